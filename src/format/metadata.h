@@ -1,0 +1,48 @@
+// GGUF key-value metadata: typed values that were checked against the file's size when read.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace kvasir {
+
+struct MetadataArray;
+using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string, MetadataArray>;
+
+// Arrays keep one of these kinds; nested arrays are refused when a file is read.
+struct MetadataArray {
+  std::variant<std::vector<bool>, std::vector<int64_t>, std::vector<uint64_t>, std::vector<double>,
+               std::vector<std::string>>
+      values;
+  size_t size() const;
+};
+
+class Metadata {
+ public:
+  bool Has(std::string_view key) const;
+  // Typed access. The two-argument forms answer `otherwise` when the key is absent; the one-argument
+  // forms throw kCorrupt naming the key. Any integer type serves Uint where the value fits.
+  uint64_t Uint(std::string_view key) const;
+  uint64_t Uint(std::string_view key, uint64_t otherwise) const;
+  double Float(std::string_view key) const;
+  double Float(std::string_view key, double otherwise) const;
+  bool Bool(std::string_view key, bool otherwise) const;
+  const std::string& String(std::string_view key) const;
+  std::string String(std::string_view key, std::string_view otherwise) const;
+  // nullptr when absent; throws kCorrupt when the key holds another type.
+  const std::vector<std::string>* Strings(std::string_view key) const;
+  std::vector<int64_t> Ints(std::string_view key) const;    // empty when absent
+  std::vector<double> Floats(std::string_view key) const;   // empty when absent
+
+  const std::map<std::string, MetadataValue, std::less<>>& all() const { return values_; }
+  void Set(std::string key, MetadataValue value);  // throws kCorrupt on a repeated key
+
+ private:
+  std::map<std::string, MetadataValue, std::less<>> values_;
+};
+
+}  // namespace kvasir

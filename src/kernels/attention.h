@@ -1,0 +1,56 @@
+// Attention over lanes: softmax(q K^T * scale) V for tiles of query rows, streaming over pages.
+//
+// The order of sums is a contract [contract: sum.order], so that decode and prefill, any block size, any
+// packing of the pages and any number of threads give equal bits:
+//   - A query at position p sees entries with position <= p. Entries are cut into parts by position: part i
+//     covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
+//   - A score is one FMA chain over ascending channels of (q * scale * log2 e) and K, in f32.
+//   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and the
+//     weighted rows of V are added entry after entry in ascending position. Dead, hidden and later
+//     entries are skipped. An empty part is skipped.
+//   - Parts are merged in ascending order.
+// Threads split by lanes, tiles of query rows and parts; none of it changes a result.
+//
+// Cost     Each page is decoded once per tile for all query heads of its group. Scratch is bounded by
+//          AttentionScratch's constructor.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/workers.h"
+#include "kernels/plane.h"
+#include "kernels/table.h"
+#include "tensor/view.h"
+
+namespace kvasir {
+
+// Query rows of one sequence against one KV head's lane.
+struct AttentionJob {
+  LaneView lane;
+  const float* q = nullptr;  // row r, query head g of the group: q + r * row_stride + g * head_dim
+  float* out = nullptr;      // the same shape and strides
+  size_t row_stride = 0;     // floats
+  uint32_t rows = 0;
+  uint32_t group = 1;           // query heads that share this KV head
+  uint32_t first_position = 0;  // row r sits at position first_position + r
+  float scale = 1;              // 1 / sqrt(head_dim)
+};
+
+class AttentionScratch {
+ public:
+  AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim);
+  size_t bytes() const;
+
+ private:
+  friend void Attention(const Kernels&, Workers&, std::span<const AttentionJob>, AttentionScratch&);
+  AlignedBuffer buffer_;
+  size_t n_workers_ = 0;
+  uint32_t max_group_ = 0, head_dim_ = 0;
+};
+
+// Runs all jobs of a layer in one fork-join (two when few long jobs are split by parts).
+void Attention(const Kernels& kernels, Workers& workers, std::span<const AttentionJob> jobs,
+               AttentionScratch& scratch);
+
+}  // namespace kvasir

@@ -1,0 +1,43 @@
+// Per-target pieces of the KV codecs and of attention; kernels/attention.h and kv/ are what callers use.
+// Tables of function pointers are indexed by Codec.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/plane.h"
+
+namespace kvasir {
+
+struct PlaneKernels {
+  // Writes `n` rows of `dim` floats, `stride` floats apart, into slots [slot, slot + n) of a plane.
+  void (*encode_k[kCodecs])(const float* rows, size_t stride, size_t n, size_t dim, size_t slot,
+                            uint8_t* plane);
+  void (*encode_v[kCodecs])(const float* rows, size_t stride, size_t n, size_t dim, size_t slot,
+                            uint8_t* plane);
+  // A whole plane as f32: K to [dim][64], V to [64][dim].
+  void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, float* out);
+  void (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, float* out);
+
+  // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one FMA chain,
+  // for r < n rows and all 64 slots e (dead ones receive anything).
+  void (*scores[kCodecs])(const float* q, size_t q_stride, size_t n, const uint8_t* plane,
+                          size_t dim, float* scores, size_t stride);
+  // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] * V[e][c], one FMA
+  // chain per element starting from out; slots whose bit in `live` is clear are not read. out rows are
+  // padded to 8 floats.
+  void (*weighted_sum[kCodecs])(const float* p, size_t p_stride, size_t n, const uint8_t* plane,
+                                size_t dim, size_t begin, size_t end, uint64_t live, float* out,
+                                size_t out_stride);
+
+  // Key geometry, on a K plane expanded to f32 [dim][64] (for policies that score keys):
+  // inverse norms of the 64 keys, 0 for a zero key; `live` clear gives 0.
+  void (*key_inverse_norms)(const float* k, size_t dim, uint64_t live, float* inverse);
+  // anchor[c] += sum over the live slots, ascending, of k[c][e] * weight[e].
+  void (*key_weighted_sum)(const float* k, size_t dim, const float* weight, uint64_t live,
+                           float* anchor);
+  // dots[e] = sum over ascending channels of k[c][e] * x[c], all 64 slots.
+  void (*key_dots)(const float* k, size_t dim, const float* x, float* dots);
+};
+
+}  // namespace kvasir

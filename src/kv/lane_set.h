@@ -1,0 +1,95 @@
+// Lane sets: the lanes of one sequence under one role, as page references.
+//
+// Invariants  [contract: lane.order, lane.positions, lane.live]
+//   A position occurs at most once in a lane and is stored, never derived from an index or a count.
+//   An entry is alive iff its bit is set in *this lane's* reference; the planes do not know.
+//   Body pages are packed (positions in a plane of their own); tail pages are aligned: slot i holds position
+//   base + i, base a multiple of 64. The last tail page may be open (filled < 64).
+// Threads     Engine thread only; kernels receive LaneView, valid until the store's next commit or append.
+// Not here    Choosing what to drop (policy/), changing anything (store.h).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/plane.h"
+#include "kv/pool.h"
+
+namespace kvasir {
+
+enum class LaneRole : uint8_t { kMain, kScout, kCompanion, kAdapter, kShare };
+
+// Geometry of a lane set; equal for all its lanes.
+struct LaneShape {
+  uint32_t first_layer = 0;  // layers [first_layer, first_layer + n_layers)
+  uint32_t n_layers = 0;
+  uint32_t n_kv_heads = 0;
+  uint32_t head_dim = 0;
+  Codec k_codec = Codec::kF16;
+  Codec v_codec = Codec::kF16;
+  bool raw_keys = false;  // keys stored before RoPE; the order index is then the rank
+
+  uint64_t lanes() const { return uint64_t{n_layers} * n_kv_heads; }
+  uint64_t EntryBytes() const;  // K and V of one entry in one lane, page granularity apart
+  bool operator==(const LaneShape&) const = default;
+};
+
+// A page as a lane refers to it. K and V planes are apart, either may be absent.
+struct PageRef {
+  PlaneId k, v;
+  PlaneId positions;  // absent: aligned page, slot i is position base + i
+  PlaneId side;       // optional columns per entry that move with the rows
+  uint32_t base = 0;
+  uint8_t filled = 0;
+  Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
+  uint64_t live = 0;
+  uint64_t mark = 0;  // a flag per entry
+};
+
+struct Lane {
+  std::vector<PageRef> body, tail;
+  uint32_t n_entries = 0;  // live
+};
+
+// A run of positions whose entries were computed by one owner (the base model or an adapter digest).
+struct OwnerRun {
+  uint32_t begin = 0;
+  uint64_t owner = 0;
+};
+
+class LaneSet {
+ public:
+  const LaneShape& shape() const { return shape_; }
+  LaneRole role() const { return role_; }
+  const Lane& lane(uint32_t layer, uint32_t head) const {
+    return lanes_[(layer - shape_.first_layer) * shape_.n_kv_heads + head];
+  }
+  // Position the next appended row gets: the number of tokens seen, whatever was dropped.
+  uint32_t next_position() const { return next_position_; }
+  uint64_t n_entries() const;          // live, over all lanes
+  uint32_t max_entries_per_lane() const;
+  uint64_t dropped() const { return dropped_; }
+  bool frozen() const { return frozen_; }
+  bool IsProtected(uint32_t position) const;
+
+ private:
+  friend class Store;
+  friend class AppendCursor;
+  Lane& mutable_lane(uint32_t layer, uint32_t head) {
+    return lanes_[(layer - shape_.first_layer) * shape_.n_kv_heads + head];
+  }
+  LaneShape shape_;
+  LaneRole role_ = LaneRole::kMain;
+  ReservationId reservation_ = kNoReservation;
+  std::vector<Lane> lanes_;
+  std::vector<OwnerRun> owners_;
+  std::vector<std::pair<uint32_t, uint32_t>> protected_;  // [begin, end) positions, ascending, disjoint
+  uint32_t next_position_ = 0;
+  uint64_t dropped_ = 0;
+  bool frozen_ = false;
+  // Views as kernels read them, rebuilt when pages or addresses changed.
+  mutable std::vector<std::vector<PageView>> views_;
+  mutable std::vector<uint64_t> view_epochs_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,134 @@
+// The store: the only place where KV memory changes.
+//
+// It has exactly two mutators, Commit(plan) and the append cursor; a view lives until either. Sequences hold
+// lane sets through move-only handles. A fork shares pages by reference: planes are copied when one side
+// writes to them, and liveness is a fact of each lane's reference.
+//
+// Memory   [contract: store.reserve] A lane set is created with a demand (see MaxDemand) that is granted or not
+//          granted as a whole; within it, appends and commits cannot fail.
+// Packing  After a commit that dropped entries, a lane of n live entries holds at most ceil(n / 64) + 1 private
+//          body pages. Aligned pages that are complete enter the body then; shared pages stay shared while
+//          at least half of their entries live, and are copied out and released below that. The last, open
+//          page stays in the tail with its dead bits.
+// Threads  Engine thread only; encoding and packing may use the workers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/workers.h"
+#include "kernels/table.h"
+#include "kv/lane_set.h"
+#include "kv/plan.h"
+#include "kv/pool.h"
+#include "tensor/view.h"
+
+namespace kvasir {
+
+class Store;
+
+// Ownership of a lane set; gives everything back when destroyed. Must not outlive the store.
+class LaneSetHandle {
+ public:
+  LaneSetHandle() = default;
+  LaneSetHandle(LaneSetHandle&& other) noexcept;
+  LaneSetHandle& operator=(LaneSetHandle&& other) noexcept;
+  ~LaneSetHandle();
+  explicit operator bool() const { return set_ != nullptr; }
+  const LaneSet& operator*() const { return *set_; }
+  const LaneSet* operator->() const { return set_.get(); }
+  void Reset();
+
+ private:
+  friend class Store;
+  Store* store_ = nullptr;
+  std::unique_ptr<LaneSet> set_;
+};
+
+// Rows of one pass on their way into one lane set: every layer appends the same number of rows, in any
+// order of layers, then Finish advances the position.
+class AppendCursor {
+ public:
+  uint32_t n_rows() const { return n_rows_; }
+  uint32_t first_position() const { return first_position_; }
+  const LaneShape& shape() const;
+  // k, v: n_rows x (n_kv_heads * head_dim) floats, keys as they are to be stored (after RoPE).
+  void Append(uint32_t layer, Rows k, Rows v);
+  // The lane with the rows appended so far; valid until the next Append to the same layer or Commit.
+  LaneView View(uint32_t layer, uint32_t head) const;
+  void Finish();  // CHECKs that every layer was appended
+
+ private:
+  friend class Store;
+  Store* store_ = nullptr;
+  LaneSet* set_ = nullptr;
+  uint32_t n_rows_ = 0, first_position_ = 0;
+  std::vector<bool> appended_;
+};
+
+// Upper bound of what a lane set may come to hold.
+struct Growth {
+  uint64_t tokens = 0;       // most positions ever appended
+  uint64_t cap = 0;          // most live entries per lane after a commit; 0: nothing is ever dropped
+  uint64_t rows = 0;         // most rows appended between two commits (with a cap)
+};
+// Planes that a lane set of this shape needs at most.
+Demand MaxDemand(const LaneShape& shape, const Growth& growth);
+// Planes of its own that a fork of `parent` needs at most to append `rows` more positions.
+Demand ForkDemand(const LaneSet& parent, uint64_t rows, const Growth& growth);
+
+struct Ledger {
+  uint64_t budget_bytes = 0;
+  uint64_t bytes = 0, bytes_peak = 0;                    // planes and positions
+  uint64_t bytes_reserved = 0, bytes_reserved_peak = 0;  // granted, taken or not
+  uint64_t bytes_committed = 0;                          // slabs backed by memory
+  uint64_t bytes_tables = 0;                             // page references and plane tables
+  uint64_t bytes_by_use[kPlaneUses] = {};
+  uint64_t entries = 0, entries_dropped = 0;             // live now; dropped since the start
+  uint32_t entries_peak_per_lane = 0;
+};
+
+class Store {
+ public:
+  // `workers` may be null (everything on the calling thread).
+  Store(uint64_t budget_bytes, const Kernels& kernels, Workers* workers);
+  ~Store();  // CHECKs that all lane sets were given back
+
+  // An empty handle when the demand does not fit now.
+  LaneSetHandle Create(const LaneShape& shape, LaneRole role, const Demand& demand);
+  // A lane set that begins with the pages of `parent`; `own` is what it may take itself. An empty handle when that
+  // does not fit now. A parent that is not frozen keeps its reservation whole.
+  LaneSetHandle Fork(LaneSetHandle& parent, const Demand& own);
+  // More planes for a lane set; false when they do not fit now.
+  bool Extend(LaneSetHandle& set, const Demand& more);
+  // No more appends or commits: the unused reservation is given back.
+  void Freeze(LaneSetHandle& set);
+
+  AppendCursor Append(LaneSetHandle& set, uint32_t n_rows);
+  // CHECKs that indices are strictly ascending, in range and not protected.
+  void Commit(LaneSetHandle& set, const Plan& plan);
+  LaneView View(const LaneSet& set, uint32_t layer, uint32_t head) const;
+
+  bool Fits(const Demand& demand) const { return pool_.Fits(demand); }
+  bool FitsEmpty(const Demand& demand) const { return pool_.FitsEmpty(demand); }
+  Ledger ledger() const;
+  void ResetPeaks();
+  // Every page, reference, mask, position and byte; aborts on the first contradiction. For tests.
+  void CheckIntegrity() const;
+
+ private:
+  friend class LaneSetHandle;
+  friend class AppendCursor;
+  void Release(LaneSet& set);
+
+  const Kernels& kernels_;
+  Workers* workers_;
+  Pool pool_;
+  std::vector<LaneSet*> sets_;  // all alive
+  uint64_t bytes_peak_ = 0, bytes_reserved_peak_ = 0, dropped_total_ = 0;
+  uint32_t entries_peak_per_lane_ = 0;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,62 @@
+// The forward pass of the Llama and Qwen2 families over rows of many sequences at once.
+//
+// A pass is a list of segments, one per sequence: consecutive tokens whose K and V go through the store's append
+// cursor. All rows share the matrix products; attention runs per segment. Prefill blocks and decode rows are
+// the same code, and a row's result has the same bits whoever shares its pass [contract: rows.equal].
+//
+// Memory   Packed weights, and scratch for `max_rows` rows that scratch_bytes() states; a pass allocates no KV.
+// Threads  One Forward at a time; it uses the workers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "base/workers.h"
+#include "format/model_file.h"
+#include "kernels/matmul.h"
+#include "kv/store.h"
+
+namespace kvasir {
+
+enum class WantLogits : uint8_t { kNone, kLast, kAll };
+
+struct Segment {
+  std::span<const int32_t> tokens;  // ids below vocab_size; as many as the cursor's rows
+  AppendCursor* cursor = nullptr;   // row i sits at cursor->first_position() + i
+  WantLogits logits = WantLogits::kLast;
+};
+
+// Called on the thread that runs Forward, segments in order, rows ascending. `row` counts within the segment.
+// The logits are valid during the call.
+using LogitsSink =
+    std::function<void(size_t segment, uint32_t row, std::span<const float> logits)>;
+// Fraction done, in [0, 1].
+using LoadProgress = std::function<void(double)>;
+
+struct ModelOptions {
+  Compute compute = Compute::kFast;
+  uint32_t max_rows = 512;  // most rows of a pass
+};
+
+class Model {
+ public:
+  // Repacks the weights; the file's mapped pages are released, except what embedding lookups touch. `file` must
+  // outlive the model (the embedding is read from it row by row).
+  static std::unique_ptr<Model> Load(const ModelFile& file, const Kernels& kernels,
+                                     Workers& workers, const ModelOptions& options,
+                                     const LoadProgress& progress = {});
+  virtual ~Model() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual uint32_t max_rows() const = 0;
+  virtual uint64_t weight_bytes() const = 0;
+  virtual uint64_t scratch_bytes() const = 0;
+  LaneShape MainLanes(Codec k, Codec v) const;
+
+  // Runs all segments; their rows together are at most max_rows. Calls Finish on every cursor.
+  virtual void Forward(std::span<const Segment> segments, const LogitsSink& sink) = 0;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,118 @@
+// Policies: which entries stay. A policy reads views and evidence and returns a plan; it never touches memory.
+//
+// A Policy is immutable, shared by sequences and made by the registry from a spec ("keydiff:budget=2048"). Each
+// sequence has a PolicyState of its own that can be forked. A new method is a folder here and one line in
+// registry.cc.
+//
+// Events of a sequence, in order: Begin; then for every pass MaxRows before it (so that no pass straddles a
+// point of the policy's schedule) and Observe after it, once, after the last layer. The plan takes effect
+// after the attention of the pass that caused it: peak entries are cap + rows, never cap.
+//
+// Budgets, protection, ties [contract: policy.budget, policy.protect, policy.ties]
+//   budget=N is the mean number of entries per lane after a commit; keep=r gives N = max(floor(r * seen),
+//   protected + 1). Protection is a mask and counts inside the budget; it never raises scores. Order is
+//   (score descending, position ascending); NaN counts as minus infinity.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/options.h"
+#include "kernels/table.h"
+#include "kv/plan.h"
+#include "kv/store.h"
+
+namespace kvasir {
+
+// How far a state may be shared between sequences (prefix reuse).
+enum class Sharing : uint8_t {
+  kTransparent,  // entries as if dense
+  kGrid,         // at multiples of the block, a function of (tokens, policy, parameters, grid)
+  kPrivate,      // depends on where prompt and generation meet, or on the question
+};
+
+// What a policy wants recorded during a pass. Undeclared evidence costs no byte and no branch in a kernel.
+struct Needs {
+  bool keys = false;  // read views of K planes
+};
+
+struct Traits {
+  std::string_view name;
+  std::string_view summary;  // one line for --help
+  std::span<const Option> options;
+  Sharing sharing = Sharing::kGrid;
+  Needs needs;
+};
+
+using PositionSpan = std::pair<uint32_t, uint32_t>;  // [begin, end)
+
+struct SequenceInfo {
+  LaneShape shape;
+  std::vector<PositionSpan> pinned;  // spans that must stay
+};
+
+// Where a sequence stands before (MaxRows) or after (Observe) a pass.
+struct Progress {
+  uint32_t position = 0;    // tokens in the cache
+  uint32_t prompt_end = 0;  // positions below are prompt
+  bool in_prompt() const { return position < prompt_end; }
+};
+
+// Read access to one sequence's lanes, for policies.
+class KvView {
+ public:
+  KvView(const Store& store, const LaneSet& set, const Kernels& kernels)
+      : store_(store), set_(set), kernels_(kernels) {}
+  const LaneShape& shape() const { return set_.shape(); }
+  LaneView lane(uint32_t layer, uint32_t head) const { return store_.View(set_, layer, head); }
+  bool IsProtected(uint32_t position) const { return set_.IsProtected(position); }
+  const Kernels& kernels() const { return kernels_; }
+
+ private:
+  const Store& store_;
+  const LaneSet& set_;
+  const Kernels& kernels_;
+};
+
+class PolicyState {
+ public:
+  virtual ~PolicyState() = default;
+  // Most rows of the next pass.
+  virtual uint32_t MaxRows(const Progress& before) const = 0;
+  // Adds to `plan`; a function of its arguments and this state. `workers` may be null.
+  virtual void Observe(const Progress& after, const KvView& view, Workers* workers, Plan* plan) = 0;
+  virtual std::unique_ptr<PolicyState> Fork() const = 0;
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  virtual const Traits& traits() const = 0;
+  // Canonical spec with all parameters: part of the key of anything cached. "keydiff:budget=2048,block=128,..."
+  virtual std::string Spec() const = 0;
+  // Bound on entries for a sequence that comes to `tokens` positions. Errors: kInvalid when the protected
+  // entries alone exceed the budget, naming both counts.
+  virtual Growth MaxGrowth(uint64_t tokens, uint64_t protected_entries) const = 0;
+  virtual std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const = 0;
+  // Spans pinned by default (system text) are pinned unless pin=none.
+  virtual bool pins() const = 0;
+};
+
+// All registered policies, by name.
+std::span<const Traits* const> AllPolicies();
+
+// What a spec's budget may be derived from when it names none.
+struct BudgetContext {
+  uint64_t memory_bytes = 0;  // explicit --kv-memory, or 0
+  LaneShape shape;
+};
+// Parses "NAME:k=v,...". "none" and the empty spec give nullptr. Errors: kUsage (unknown name or key, with the
+// nearest one; limits; sink + recent >= budget; neither budget, keep nor an explicit memory size).
+std::unique_ptr<Policy> MakePolicy(std::string_view spec, const BudgetContext& context);
+
+}  // namespace kvasir
