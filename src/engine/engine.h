@@ -1,9 +1,10 @@
 // The engine: many sequences at once under one KV byte budget.
 //
-// Submit puts a request into the queue; Step runs one pass: sequences that generate come first with one row each,
-// then prompts in blocks with the rows that are left. A request is admitted when the bytes it can come to need
-// are granted as a whole; what does not fit waits, in order, and what can never fit is refused at once.
-// Requests do not influence each other's tokens: not their number, not their order, not the size of a step.
+// Submit puts a request into the queue; Step runs one pass: sequences that generate come first with
+// one row each, then prompts in blocks with the rows that are left. A request is admitted when the
+// bytes it can come to need are granted as a whole; what does not fit waits, in order, and what can
+// never fit is refused at once. Requests do not influence each other's tokens: not their number,
+// not their order, not the size of a step.
 //
 // Prompts are cut at absolute multiples of the policy's block; the cuts never depend on neighbours.
 //
@@ -28,20 +29,21 @@
 namespace kvasir {
 
 struct EngineOptions {
-  uint64_t kv_memory = 0;          // bytes, the hard budget
-  bool kv_memory_explicit = false; // a policy's budget may follow from it
-  std::string policy;              // spec, or empty
+  uint64_t kv_memory = 0;           // bytes, the hard budget
+  bool kv_memory_explicit = false;  // a policy's budget may follow from it
+  std::string policy;               // spec, or empty
   Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
-  uint32_t context = 0;        // longest sequence; 0: the model's
-  uint32_t step_tokens = 2048; // rows of all sequences in one pass
-  uint32_t chunk = 512;        // prompt rows in one pass
-  uint32_t max_sequences = 32; // running at once
+  uint32_t context = 0;         // longest sequence; 0: the model's
+  uint32_t step_tokens = 2048;  // rows of all sequences in one pass
+  uint32_t chunk = 512;         // prompt rows in one pass
+  uint32_t max_sequences = 32;  // running at once
 };
 
-// State of a sequence outside a request: its lanes, policy state and tokens. Held by whoever wants to go on
-// from there (a chat) or to fork it (many questions about one document).
+// State of a sequence outside a request: its lanes, policy state and tokens. Held by whoever wants
+// to go on from there (a chat) or to fork it (many questions about one document).
 struct SequenceState {
   LaneSetHandle lanes;
+  Demand granted;  // what the lanes may take
   std::unique_ptr<PolicyState> policy;
   std::vector<int32_t> tokens;  // what the lanes have seen
 };
@@ -55,44 +57,46 @@ struct Timings {
 };
 
 struct Generation {
-  std::string text;              // whole characters, cut before a stop string
-  std::vector<int32_t> tokens;   // ids generated; an end-of-sequence id is not among them
+  std::string text;             // whole characters, cut before a stop string
+  std::vector<int32_t> tokens;  // ids generated; an end-of-sequence id is not among them
   StopReason stop_reason = StopReason::kLength;
-  std::string stop_detail;       // "max_tokens", "context", "kv budget", or the stop string
+  std::string stop_detail;  // "max_tokens", "context", "kv budget", or the stop string
   Timings timings;
   uint64_t seed = 0;
-  uint32_t prompt_tokens = 0;    // whole prompt, forked part included
+  uint32_t prompt_tokens = 0;                 // whole prompt, forked part included
   uint64_t entries = 0, entries_dropped = 0;  // at the end, all lanes
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
   std::optional<std::string> error;           // the request failed alone
 };
 
 struct Request {
-  std::vector<int32_t> tokens;          // prompt; after a fork, what follows the parent's tokens
-  std::optional<uint32_t> max_tokens;   // none: to the end, within what is granted
+  std::vector<int32_t> tokens;         // prompt; after a fork, what follows the parent's tokens
+  std::optional<uint32_t> max_tokens;  // none: to the end, within what is granted
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
-  bool keep_state = false;              // hand the state back in Generation::state
-  std::vector<PositionSpan> pinned;     // positions a policy must not drop
-  SequenceState* fork_of = nullptr;     // begin with this state by reference; it is frozen and must outlive the request
-  std::unique_ptr<SequenceState> resume;  // or go on from this one
-  std::function<void(const std::string&)> on_text;            // text as it becomes whole
+  bool keep_state = false;           // hand the state back in Generation::state
+  std::vector<PositionSpan> pinned;  // positions a policy must not drop
+  SequenceState* fork_of =
+      nullptr;  // begin with this state by reference; it is frozen and must outlive the request
+  std::unique_ptr<SequenceState> resume;                         // or go on from this one
+  std::function<void(const std::string&)> on_text;               // text as it becomes whole
   std::function<void(uint32_t done, uint32_t total)> on_prompt;  // prompt progress, after each pass
-  std::function<void(Generation)> on_done;                    // exactly once
+  std::function<void(Generation)> on_done;                       // exactly once
 };
 
 using RequestId = uint64_t;
 
 class Engine {
  public:
-  // References must outlive the engine. Errors: kUsage for a policy that cannot work with these options.
+  // References must outlive the engine. Errors: kUsage for a policy that cannot work with these
+  // options.
   Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels, Workers& workers,
          const EngineOptions& options);
   ~Engine();
 
-  // Errors: kInvalid (empty prompt, ids outside the vocabulary, longer than the context), kBudget (can never fit;
-  // names the bytes needed and allowed). Nothing is queued then.
+  // Errors: kInvalid (empty prompt, ids outside the vocabulary, longer than the context), kBudget
+  // (can never fit; names the bytes needed and allowed). Nothing is queued then.
   RequestId Submit(Request request);
   void Cancel(RequestId id);
   // One pass. False when there is nothing to do.
@@ -105,15 +109,15 @@ class Engine {
   const Policy* policy() const { return policy_.get(); }  // nullptr: dense
   Ledger ledger() const { return store_.ledger(); }
   void ResetPeaks() { store_.ResetPeaks(); }
+  // No more tokens for a kept state: what its reservation has left goes back. Forks stay possible.
+  void Freeze(SequenceState& state);
   size_t n_running() const { return running_.size(); }
   size_t n_waiting() const { return waiting_.size(); }
   uint32_t context() const { return context_; }
   const EngineOptions& options() const { return options_; }
-  // Bytes that a request of this many prompt and generated tokens reserves.
-  uint64_t ReservedBytes(uint64_t tokens) const;
 
-  // Teacher-forced pass over `tokens`: sink gets the logits after each token. One sequence, the policy acts in its own
-  // blocks. Errors as Submit. Returns the ledger-relevant end state.
+  // Teacher-forced pass over `tokens`: sink gets the logits after each token. One sequence, the
+  // policy acts in its own blocks. Errors as Submit. Returns the ledger-relevant end state.
   struct ScoreResult {
     uint64_t entries = 0, entries_dropped = 0;
   };
@@ -123,12 +127,21 @@ class Engine {
 
  private:
   struct Sequence;
-  Growth GrowthFor(uint64_t tokens, uint64_t protected_entries) const;
-  Demand DemandFor(const Sequence& sequence) const;
+  Growth GrowthFor(uint64_t tokens, uint64_t pinned) const;
+  // What a sequence must be granted to come to `tokens` positions.
+  Demand DemandFor(const Sequence& sequence, uint64_t tokens) const;
+  // Decides how many tokens may be generated, and refuses what can never fit.
+  void SetLimits(Sequence& sequence) const;
+  [[noreturn]] void RefuseBudget(const Sequence& sequence, const Demand& demand) const;
   bool Admit(Sequence& sequence);
-  void Observe(Sequence& sequence);
-  void TakeLogits(Sequence& sequence, std::span<const float> logits);
-  void Finish(Sequence& sequence, StopReason reason, std::string detail);
+  void AdmitWaiting();
+  uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
+  void ObserveAndCommit(Sequence& sequence);
+  // Takes the token a pass sampled; true when the sequence is done, with the reason.
+  bool TakeToken(Sequence& sequence, StopReason* reason, std::string* detail);
+  // Hands text up to byte `end` to the request's callback.
+  void Show(Sequence& sequence, size_t end);
+  void Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::string detail);
 
   Model& model_;
   const Tokenizer* tokenizer_;

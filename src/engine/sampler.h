@@ -1,7 +1,7 @@
 // From logits to the next token: penalties, temperature, top-k, top-p, min-p, in this order.
 //
-// A sampler belongs to one sequence and depends on nothing but its parameters, its seed and what the sequence
-// holds, so a request gives the same tokens alone and in a batch.
+// A sampler belongs to one sequence and depends on nothing but its parameters, its seed and what
+// the sequence holds, so a request gives the same tokens alone and in a batch.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct SamplingParams {
   uint32_t top_k = 40;       // 0: all
   float top_p = 0.95f;
   float min_p = 0.05f;
-  float repeat_penalty = 1.0f;     // divides positive and multiplies negative logits of seen tokens, prompt included
+  float repeat_penalty =
+      1.0f;  // divides positive and multiplies negative logits of seen tokens, prompt included
   float presence_penalty = 0.0f;   // subtracted once for generated tokens
   float frequency_penalty = 0.0f;  // subtracted per occurrence among generated tokens
   std::optional<uint64_t> seed;    // none: a random one
@@ -28,6 +29,7 @@ class Sampler {
  public:
   // `prompt`: the tokens before generation, for the repeat penalty. `seed` must be decided by then.
   Sampler(const SamplingParams& params, std::span<const int32_t> prompt);
+  // Errors: kInvalid when a logit is NaN.
   int32_t Sample(std::span<const float> logits);
   uint64_t seed() const { return *params_.seed; }
 
@@ -36,10 +38,15 @@ class Sampler {
     float logit;
     int32_t id;
   };
+  void Penalize();
+  void KeepTop(size_t k);
+  int32_t Draw();
+
   SamplingParams params_;
   std::mt19937_64 rng_;
   std::unordered_map<int32_t, uint32_t> prompt_seen_, generated_;
   std::vector<Candidate> candidates_;
+  std::vector<double> weights_;
 };
 
 uint64_t RandomSeed();
