@@ -1,4 +1,9 @@
 // GGUF key-value metadata: typed values that were checked against the file's size when read.
+//
+// Cost     Values are copied out of the file: integers and reals as 64 bits each, so at most eight
+//          times the bytes they take in the file.
+// Errors   kCorrupt naming the source and the key: a key that is absent, repeated or of another
+// type. Threads  Immutable once read.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +28,15 @@ struct MetadataArray {
 
 class Metadata {
  public:
+  // `where` opens error messages: the name of the file.
+  explicit Metadata(std::string where = "metadata") : where_(std::move(where)) {}
+
   bool Has(std::string_view key) const;
-  // Typed access. The two-argument forms answer `otherwise` when the key is absent; the one-argument
-  // forms throw kCorrupt naming the key. Any integer type serves Uint where the value fits.
+  // nullptr when absent.
+  const MetadataValue* Find(std::string_view key) const;
+  // Typed access. The two-argument forms answer `otherwise` when the key is absent; the
+  // one-argument forms throw kCorrupt naming the key. Any integer type serves Uint where the value
+  // fits.
   uint64_t Uint(std::string_view key) const;
   uint64_t Uint(std::string_view key, uint64_t otherwise) const;
   double Float(std::string_view key) const;
@@ -35,13 +46,17 @@ class Metadata {
   std::string String(std::string_view key, std::string_view otherwise) const;
   // nullptr when absent; throws kCorrupt when the key holds another type.
   const std::vector<std::string>* Strings(std::string_view key) const;
-  std::vector<int64_t> Ints(std::string_view key) const;    // empty when absent
-  std::vector<double> Floats(std::string_view key) const;   // empty when absent
+  std::vector<int64_t> Ints(std::string_view key) const;   // empty when absent
+  std::vector<double> Floats(std::string_view key) const;  // empty when absent
 
   const std::map<std::string, MetadataValue, std::less<>>& all() const { return values_; }
   void Set(std::string key, MetadataValue value);  // throws kCorrupt on a repeated key
 
  private:
+  const MetadataValue& Require(std::string_view key) const;
+  [[noreturn]] void WrongType(std::string_view key, std::string_view wanted) const;
+
+  std::string where_;
   std::map<std::string, MetadataValue, std::less<>> values_;
 };
 

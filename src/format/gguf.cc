@@ -1,0 +1,333 @@
+#include "format/gguf.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/mapped_file.h"
+#include "format/gguf_types.h"
+#include "format/quote.h"
+
+namespace kvasir {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "GGUF is read in place");
+
+constexpr uint64_t kMaxKey = 65535;  // the format's own limit
+constexpr uint64_t kMaxName = 255;   // the format says 64; some writers exceed it
+constexpr uint64_t kMaxDims = 4;
+// The smallest key-value: length of the key, one letter, type, one byte.
+constexpr uint64_t kMinKeyValue = 8 + 1 + 4 + 1;
+// The smallest tensor entry: length of the name, one letter, dimensions, one of them, type, offset.
+constexpr uint64_t kMinTensorInfo = 8 + 1 + 4 + 8 + 4 + 8;
+
+class Parser {
+ public:
+  Parser(std::span<const uint8_t> bytes, const std::string& name)
+      : size_(bytes.size()), reader_(bytes, name), gguf_{.metadata = Metadata(name)} {}
+
+  Gguf Parse(bool with_tensors) {
+    ReadHeader();
+    for (uint64_t i = 0; i < n_key_values_; ++i) ReadKeyValue();
+    ReadAlignment();
+    if (with_tensors) ReadTensors();
+    return std::move(gguf_);
+  }
+
+ private:
+  void ReadHeader();
+  void ReadKeyValue();
+  MetadataValue ReadValue(uint32_t type, const std::string& what);
+  MetadataArray ReadArray(const std::string& what);
+  template <typename Disk, typename Kept>
+  MetadataArray ReadNumbers(uint64_t count, const std::string& what);
+  MetadataArray ReadBools(uint64_t count, const std::string& what);
+  MetadataArray ReadStrings(uint64_t count, const std::string& what);
+  std::string ReadString(std::string_view what);
+  std::string ReadName(std::string_view what, uint64_t limit);
+  void CheckCount(uint64_t count, uint64_t least_bytes, std::string_view what);
+  void ReadAlignment();
+  void ReadTensors();
+  GgufTensor ReadTensor();
+  void PlaceTensor(GgufTensor& tensor, uint64_t data_begin);
+  void CheckApart() const;
+  const std::string& where() const { return reader_.where(); }
+
+  uint64_t size_;
+  ByteReader reader_;
+  Gguf gguf_;
+  uint64_t n_tensors_ = 0, n_key_values_ = 0;
+};
+
+void Parser::ReadHeader() {
+  const auto magic = reader_.Take(4, "magic");
+  const std::string_view letters(reinterpret_cast<const char*>(magic.data()), magic.size());
+  if (letters != "GGUF") {
+    Fail(Code::kCorrupt, "{}: starts with {}, a GGUF file starts with \"GGUF\"", where(),
+         Quoted(letters));
+  }
+  gguf_.version = reader_.Read<uint32_t>("version");
+  const uint32_t swapped = __builtin_bswap32(gguf_.version);
+  if (swapped >= 1 && swapped <= 3) {
+    Fail(Code::kUnsupported, "{}: a big-endian GGUF file; only little-endian ones are known",
+         where());
+  }
+  if (gguf_.version != 2 && gguf_.version != 3) {
+    Fail(Code::kUnsupported, "{}: GGUF version {}; versions 2 and 3 are known", where(),
+         gguf_.version);
+  }
+  n_tensors_ = reader_.Read<uint64_t>("number of tensors");
+  n_key_values_ = reader_.Read<uint64_t>("number of key-values");
+  CheckCount(n_tensors_, kMinTensorInfo, "tensors");
+  CheckCount(n_key_values_, kMinKeyValue, "key-values");
+}
+
+void Parser::CheckCount(uint64_t count, uint64_t least_bytes, std::string_view what) {
+  if (count > reader_.remaining() / least_bytes) {
+    Fail(Code::kCorrupt, "{}: {} {} announced before byte {} cannot fit into the {} bytes left",
+         where(), count, what, reader_.offset(), reader_.remaining());
+  }
+}
+
+std::string Parser::ReadString(std::string_view what) {
+  const uint64_t length = reader_.Read<uint64_t>(what);
+  const auto bytes = reader_.Take(length, what);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string Parser::ReadName(std::string_view what, uint64_t limit) {
+  const size_t at = reader_.offset();
+  std::string name = ReadString(what);
+  if (name.empty() || name.size() > limit) {
+    Fail(Code::kCorrupt, "{}: {} at byte {} has {} bytes; 1 to {} are allowed", where(), what, at,
+         name.size(), limit);
+  }
+  return name;
+}
+
+void Parser::ReadKeyValue() {
+  std::string key = ReadName("key", kMaxKey);
+  const auto type = reader_.Read<uint32_t>("type of a value");
+  MetadataValue value = ReadValue(type, "the key " + Quoted(key));
+  gguf_.metadata.Set(std::move(key), std::move(value));
+}
+
+bool ToBool(uint8_t byte, const std::string& where, const std::string& what) {
+  if (byte > 1) {
+    Fail(Code::kCorrupt, "{}: {} is {}; 0 or 1 is expected", where, what, byte);
+  }
+  return byte == 1;
+}
+
+MetadataValue Parser::ReadValue(uint32_t type, const std::string& what) {
+  switch (static_cast<GgufType>(type)) {
+    case GgufType::kU8:
+      return uint64_t{reader_.Read<uint8_t>(what)};
+    case GgufType::kI8:
+      return int64_t{reader_.Read<int8_t>(what)};
+    case GgufType::kU16:
+      return uint64_t{reader_.Read<uint16_t>(what)};
+    case GgufType::kI16:
+      return int64_t{reader_.Read<int16_t>(what)};
+    case GgufType::kU32:
+      return uint64_t{reader_.Read<uint32_t>(what)};
+    case GgufType::kI32:
+      return int64_t{reader_.Read<int32_t>(what)};
+    case GgufType::kF32:
+      return double{reader_.Read<float>(what)};
+    case GgufType::kBool:
+      return ToBool(reader_.Read<uint8_t>(what), where(), what);
+    case GgufType::kString:
+      return ReadString(what);
+    case GgufType::kArray:
+      return ReadArray(what);
+    case GgufType::kU64:
+      return reader_.Read<uint64_t>(what);
+    case GgufType::kI64:
+      return reader_.Read<int64_t>(what);
+    case GgufType::kF64:
+      return reader_.Read<double>(what);
+  }
+  Fail(Code::kCorrupt, "{}: {} has value type {}; 0 to 12 are known", where(), what, type);
+}
+
+template <typename Disk, typename Kept>
+MetadataArray Parser::ReadNumbers(uint64_t count, const std::string& what) {
+  CheckCount(count, sizeof(Disk), "elements of " + what);
+  const auto bytes = reader_.Take(count * sizeof(Disk), what);
+  std::vector<Kept> kept(count);
+  for (uint64_t i = 0; i < count; ++i) {
+    Disk value;
+    std::memcpy(&value, bytes.data() + i * sizeof(Disk), sizeof(Disk));
+    kept[i] = value;
+  }
+  return {std::move(kept)};
+}
+
+MetadataArray Parser::ReadBools(uint64_t count, const std::string& what) {
+  const auto bytes = reader_.Take(count, what);
+  std::vector<bool> kept(count);
+  for (uint64_t i = 0; i < count; ++i) kept[i] = ToBool(bytes[i], where(), what);
+  return {std::move(kept)};
+}
+
+MetadataArray Parser::ReadStrings(uint64_t count, const std::string& what) {
+  CheckCount(count, sizeof(uint64_t), "elements of " + what);
+  std::vector<std::string> kept;
+  kept.reserve(count);
+  for (uint64_t i = 0; i < count; ++i) kept.push_back(ReadString(what));
+  return {std::move(kept)};
+}
+
+MetadataArray Parser::ReadArray(const std::string& what) {
+  const auto type = reader_.Read<uint32_t>(what);
+  const auto count = reader_.Read<uint64_t>(what);
+  switch (static_cast<GgufType>(type)) {
+    case GgufType::kU8:
+      return ReadNumbers<uint8_t, uint64_t>(count, what);
+    case GgufType::kI8:
+      return ReadNumbers<int8_t, int64_t>(count, what);
+    case GgufType::kU16:
+      return ReadNumbers<uint16_t, uint64_t>(count, what);
+    case GgufType::kI16:
+      return ReadNumbers<int16_t, int64_t>(count, what);
+    case GgufType::kU32:
+      return ReadNumbers<uint32_t, uint64_t>(count, what);
+    case GgufType::kI32:
+      return ReadNumbers<int32_t, int64_t>(count, what);
+    case GgufType::kF32:
+      return ReadNumbers<float, double>(count, what);
+    case GgufType::kBool:
+      return ReadBools(count, what);
+    case GgufType::kString:
+      return ReadStrings(count, what);
+    case GgufType::kArray:
+      Fail(Code::kUnsupported, "{}: {} holds an array of arrays; flat ones are known", where(),
+           what);
+    case GgufType::kU64:
+      return ReadNumbers<uint64_t, uint64_t>(count, what);
+    case GgufType::kI64:
+      return ReadNumbers<int64_t, int64_t>(count, what);
+    case GgufType::kF64:
+      return ReadNumbers<double, double>(count, what);
+  }
+  Fail(Code::kCorrupt, "{}: {} has element type {}; 0 to 12 are known", where(), what, type);
+}
+
+void Parser::ReadAlignment() {
+  gguf_.alignment = gguf_.metadata.Uint("general.alignment", 32);
+  if (!std::has_single_bit(gguf_.alignment) || gguf_.alignment < 8 || gguf_.alignment > 65536) {
+    Fail(Code::kCorrupt, "{}: general.alignment is {}; a power of two from 8 to 65536 is expected",
+         where(), gguf_.alignment);
+  }
+}
+
+std::string KnownTypes() {
+  std::string names;
+  for (int i = 0; i < kDTypes; ++i) {
+    if (i > 0) names += ' ';
+    names += Info(static_cast<DType>(i)).name;
+  }
+  return names;
+}
+
+GgufTensor Parser::ReadTensor() {
+  GgufTensor tensor;
+  tensor.name = ReadName("name of a tensor", kMaxName);
+  const std::string what = "tensor " + Quoted(tensor.name);
+  const auto n_dims = reader_.Read<uint32_t>(what);
+  if (n_dims < 1 || n_dims > kMaxDims) {
+    Fail(Code::kCorrupt, "{}: {} has {} dimensions; 1 to {} are allowed", where(), what, n_dims,
+         kMaxDims);
+  }
+  uint64_t elements = 1;
+  for (uint32_t i = 0; i < n_dims; ++i) {
+    const auto dim = reader_.Read<uint64_t>(what);
+    if (dim == 0) {
+      Fail(Code::kCorrupt, "{}: dimension {} of {} is zero", where(), i, what);
+    }
+    elements = MulOrThrow(elements, dim, where() + ": " + what);
+    tensor.shape.push_back(dim);
+  }
+  const auto type = reader_.Read<uint32_t>(what);
+  const DTypeInfo* info = FindGgufType(type);
+  if (info == nullptr) {
+    Fail(Code::kUnsupported, "{}: {} has type number {}; known types are {}", where(), what, type,
+         KnownTypes());
+  }
+  tensor.dtype = info->dtype;
+  if (tensor.shape[0] % info->block != 0) {
+    Fail(Code::kCorrupt, "{}: rows of {} have {} elements, no multiple of the {} of a {} block",
+         where(), what, tensor.shape[0], info->block, info->name);
+  }
+  tensor.bytes = MulOrThrow(elements / info->block, info->bytes,
+                            fmt::format("{}: bytes of {}", where(), what));
+  tensor.offset = reader_.Read<uint64_t>(what);
+  return tensor;
+}
+
+// Turns the offset inside the data section into one inside the file.
+void Parser::PlaceTensor(GgufTensor& tensor, uint64_t data_begin) {
+  if (tensor.offset % gguf_.alignment != 0) {
+    Fail(Code::kCorrupt, "{}: tensor {} is at offset {}, no multiple of the alignment {}", where(),
+         Quoted(tensor.name), tensor.offset, gguf_.alignment);
+  }
+  const uint64_t data_bytes = size_ > data_begin ? size_ - data_begin : 0;
+  if (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset) {
+    Fail(Code::kCorrupt, "{}: tensor {} needs {} bytes at offset {} of a data section of {} bytes",
+         where(), Quoted(tensor.name), tensor.bytes, tensor.offset, data_bytes);
+  }
+  tensor.offset += data_begin;
+}
+
+void Parser::CheckApart() const {
+  std::unordered_set<std::string_view> names;
+  std::vector<const GgufTensor*> by_offset;
+  for (const GgufTensor& tensor : gguf_.tensors) {
+    if (!names.insert(tensor.name).second) {
+      Fail(Code::kCorrupt, "{}: the tensor {} occurs twice", where(), Quoted(tensor.name));
+    }
+    by_offset.push_back(&tensor);
+  }
+  std::sort(by_offset.begin(), by_offset.end(),
+            [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
+  for (size_t i = 1; i < by_offset.size(); ++i) {
+    if (by_offset[i - 1]->offset + by_offset[i - 1]->bytes > by_offset[i]->offset) {
+      Fail(Code::kCorrupt, "{}: the tensors {} and {} overlap", where(),
+           Quoted(by_offset[i - 1]->name), Quoted(by_offset[i]->name));
+    }
+  }
+}
+
+void Parser::ReadTensors() {
+  CheckCount(n_tensors_, kMinTensorInfo, "tensors");
+  gguf_.tensors.reserve(n_tensors_);
+  for (uint64_t i = 0; i < n_tensors_; ++i) gguf_.tensors.push_back(ReadTensor());
+  const uint64_t data_begin = RoundUp<uint64_t>(reader_.offset(), gguf_.alignment);
+  for (GgufTensor& tensor : gguf_.tensors) PlaceTensor(tensor, data_begin);
+  CheckApart();
+}
+
+}  // namespace
+
+Gguf ParseGguf(std::span<const uint8_t> bytes, const std::string& name) {
+  return Parser(bytes, name).Parse(/*with_tensors=*/true);
+}
+
+Metadata ParseGgufMetadata(std::span<const uint8_t> bytes, const std::string& name) {
+  return Parser(bytes, name).Parse(/*with_tensors=*/false).metadata;
+}
+
+Metadata ReadGgufMetadata(const std::string& path) {
+  const MappedFile file(path);
+  return ParseGgufMetadata(file.bytes(), path);
+}
+
+}  // namespace kvasir

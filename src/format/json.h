@@ -1,0 +1,20 @@
+// JSON from outside, strictly: what the library would let pass is refused here.
+//
+// Errors (kCorrupt, with the byte where it happens): anything that is not one JSON value, comments,
+// broken UTF-8, numbers beyond a double, a key that occurs twice in an object (the library keeps
+// the last one silently), nesting deeper than kMaxJsonDepth. Cost     Memory in proportion to the
+// text, up to some tens of times its size; callers bound the text.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+namespace kvasir {
+
+inline constexpr size_t kMaxJsonDepth = 64;
+
+// `where` opens error messages.
+nlohmann::json ParseJson(std::string_view text, const std::string& where);
+
+}  // namespace kvasir
