@@ -1,9 +1,8 @@
 // One table entry defines an option once: name, type, limits, default, help. Parsers, --help and
 // documents are made from such tables; policies and codecs register the same kind of table.
 //
-// Invariant  A default obeys its own limits: OptionValues CHECKs the table it is given
-// (CheckTable),
-//            so a table that contradicts itself cannot be used at all.
+// Invariant  A default obeys its own limits: OptionValues CHECKs the table it is given, so a table
+//            that contradicts itself cannot be used at all.
 // Cost       Parsing is for start-up and requests, not for inner loops: values are kept as text.
 #pragma once
 
