@@ -1,21 +1,27 @@
 // Attention over lanes: softmax(q K^T * scale) V for tiles of query rows, streaming over pages.
 //
-// The order of sums is a contract [contract: sum.order], so that decode and prefill, any block size, any
-// packing of the pages and any number of threads give equal bits:
-//   - A query at position p sees entries with position <= p. Entries are cut into parts by position: part i
+// The order of sums is a contract [contract: sum.order], so that decode and prefill, any block
+// size, any packing of the pages and any number of threads give equal bits:
+//   - A query at position p sees entries with position <= p. Entries are cut into parts by
+//   position: part i
 //     covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
 //   - A score is one FMA chain over ascending channels of (q * scale * log2 e) and K, in f32.
-//   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and the
+//   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and
+//   the
 //     weighted rows of V are added entry after entry in ascending position. Dead, hidden and later
 //     entries are skipped. An empty part is skipped.
 //   - Parts are merged in ascending order.
-// Threads split by lanes, tiles of query rows and parts; none of it changes a result.
+// Threads split by lanes, tiles of query rows and parts; none of it changes a result. A row that
+// sees no entry yields zeros. Entries without keys (V-only pages) have no score and are skipped.
 //
-// Cost     Each page is decoded once per tile for all query heads of its group. Scratch is bounded by
-//          AttentionScratch's constructor.
+// Cost     Each page is decoded once per tile for all query heads of its group; a part with more
+// visible pages
+//          than the scratch holds scores for (from about 80,000 positions on) has its scores
+//          computed twice. Scratch is bounded by AttentionScratch's constructor.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "base/workers.h"
@@ -37,19 +43,28 @@ struct AttentionJob {
   float scale = 1;              // 1 / sqrt(head_dim)
 };
 
+// Binary logarithm of the width of the parts that a query at `position` sums by.
+uint32_t PartShift(uint32_t position);
+
 class AttentionScratch {
  public:
   AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim);
+  ~AttentionScratch();
+  AttentionScratch(AttentionScratch&&) noexcept;
+  AttentionScratch& operator=(AttentionScratch&&) noexcept;
   size_t bytes() const;
 
  private:
   friend void Attention(const Kernels&, Workers&, std::span<const AttentionJob>, AttentionScratch&);
+  struct Plan;  // how the jobs of one call are cut into tasks
+
+  std::unique_ptr<Plan> plan_;
   AlignedBuffer buffer_;
   size_t n_workers_ = 0;
   uint32_t max_group_ = 0, head_dim_ = 0;
 };
 
-// Runs all jobs of a layer in one fork-join (two when few long jobs are split by parts).
+// Runs all jobs of a layer in one fork-join.
 void Attention(const Kernels& kernels, Workers& workers, std::span<const AttentionJob> jobs,
                AttentionScratch& scratch);
 

@@ -1,5 +1,9 @@
-// Per-target pieces of the KV codecs and of attention; kernels/attention.h and kv/ are what callers use.
-// Tables of function pointers are indexed by Codec.
+// Per-target pieces of the KV codecs and of attention; kernels/attention.h and kv/ are what callers
+// use. Tables of function pointers are indexed by Codec.
+//
+// For every codec an element has one f32 value (q8: f32(q) * f32(scale), rounded once), and a
+// kernel of a codec gives the bits of the f32 kernel on the expanded plane: callers choose by speed
+// alone.
 #pragma once
 
 #include <stddef.h>
@@ -19,16 +23,31 @@ struct PlaneKernels {
   void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, float* out);
   void (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, float* out);
 
-  // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one FMA chain,
-  // for r < n rows and all 64 slots e (dead ones receive anything).
+  // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one
+  // FMA chain, for r < n rows and all 64 slots e (dead ones receive anything). `next`: a plane of
+  // the same size that will be read soon, prefetched along the way; may be null.
   void (*scores[kCodecs])(const float* q, size_t q_stride, size_t n, const uint8_t* plane,
-                          size_t dim, float* scores, size_t stride);
-  // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] * V[e][c], one FMA
-  // chain per element starting from out; slots whose bit in `live` is clear are not read. out rows are
-  // padded to 8 floats.
+                          size_t dim, const uint8_t* next, float* scores, size_t stride);
+  // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] *
+  // V[e][c], one FMA chain per element starting from out; slots whose bit in `live` is clear are
+  // not read. out rows are padded to 8 floats.
   void (*weighted_sum[kCodecs])(const float* p, size_t p_stride, size_t n, const uint8_t* plane,
-                                size_t dim, size_t begin, size_t end, uint64_t live, float* out,
-                                size_t out_stride);
+                                size_t dim, size_t begin, size_t end, uint64_t live,
+                                const uint8_t* next, float* out, size_t out_stride);
+
+  // Softmax over rows of scores in base 2.
+  // 64 scores of each of n rows: those whose bit in visible[r] is clear become -infinity (visible
+  // null: all count), and the eight floats at max + 8 r take the largest of lane e mod 8 seen so
+  // far. NaN never counts.
+  void (*mask_max)(float* scores, size_t stride, size_t n, const uint64_t* visible, float* max);
+  // scores[r][e] = 2^(scores[r][e] - max[r]) for e < slots (a multiple of 8), and sum[r] += each of
+  // them, entry after entry. A weight of 0 leaves the sum's bits alone, so masked entries do not
+  // count.
+  void (*exp_weights)(float* scores, size_t stride, size_t n, size_t slots, const float* max,
+                      float* sum);
+  // Adds the softmax record of a part to a running one: n records `stride` floats apart, each
+  // [max, sum, 6 unused, dim channels padded to 8]. A record with max -infinity is empty.
+  void (*merge)(float* to, const float* part, size_t n, size_t stride, size_t dim);
 
   // Key geometry, on a K plane expanded to f32 [dim][64] (for policies that score keys):
   // inverse norms of the 64 keys, 0 for a zero key; `live` clear gives 0.

@@ -60,6 +60,70 @@ inline void StoreF16(F32 a, uint16_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+inline F32 Abs(F32 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+inline F32 Sqrt(F32 a) { return {_mm256_sqrt_ps(a.v)}; }
+// Round to nearest even; NaN stays NaN (quiet, top payload bits kept).
+inline void StoreBF16(F32 a, uint16_t* p) {
+  const __m256i bits = _mm256_castps_si256(a.v);
+  const __m256i high = _mm256_srli_epi32(bits, 16);
+  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_srli_epi32(
+      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q));
+  const __m256i value = _mm256_blendv_epi8(rounded, quiet, nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(value, value), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+// Eight lanes, each in [-127, 127], rounded to nearest even.
+inline void StoreI8(F32 a, int8_t* p) {
+  const __m256i wide = _mm256_cvtps_epi32(a.v);
+  const __m128i half =
+      _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(half, half));
+}
+// Lanes whose bit in `bits` is set come from a, the others from b.
+inline F32 Select(uint8_t bits, F32 a, F32 b) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), bit), bit);
+  return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(on))};
+}
+// t[i] lane j becomes t[j] lane i.
+inline void Transpose8(F32 (&t)[8]) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm256_unpacklo_ps(t[2 * i].v, t[2 * i + 1].v);
+    a[2 * i + 1] = _mm256_unpackhi_ps(t[2 * i].v, t[2 * i + 1].v);
+  }
+  for (int i = 0; i < 2; ++i) {
+    b[4 * i] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+    b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+    b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+    b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    t[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+
+// Eight unsigned 32-bit integers: bit fields of packed weights.
+struct U32 {
+  __m256i v;
+};
+inline U32 LoadU32(const uint8_t* p) {  // little-endian
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+}
+inline U32 LoadU8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+inline U32 Or(U32 a, U32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+// Bits [shift, shift + width) of every lane.
+inline U32 Field(U32 a, int shift, int width) {
+  return {_mm256_and_si256(_mm256_srli_epi32(a.v, shift), _mm256_set1_epi32((1 << width) - 1))};
+}
+inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
+inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // for values below 2^31
 
 #else  // portable: loops over eight lanes, vectorized by the compiler where it can
 
@@ -96,20 +160,14 @@ inline F32 PowerOfTwo(F32 n) {
   }
   return r;
 }
-inline float HalfToFloat(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
-  const uint32_t magnitude = h & 0x7fff;
-  uint32_t bits;
-  if (magnitude >= 0x7c00) {
-    bits = sign | 0x7f800000 | (magnitude & 0x3ff) << 13;
-  } else if (magnitude < 0x400) {
-    const float value = static_cast<float>(magnitude) * 5.9604644775390625e-8f;
-    memcpy(&bits, &value, 4);
-    bits |= sign;
-  } else {
-    bits = sign | ((magnitude << 13) + 0x38000000);
-  }
+inline float HalfToFloat(uint16_t h) {  // without branches, so that loops over it vectorize
+  uint32_t bits = static_cast<uint32_t>(h & 0x7fff) << 13;
   float value;
+  memcpy(&value, &bits, 4);
+  value *= 5.192296858534828e33f;  // 2^112: the exponent's bias; subnormals become exact as well
+  memcpy(&bits, &value, 4);
+  bits |= (h & 0x7fff) >= 0x7c00 ? 0x7f800000u : 0u;  // infinity, NaN
+  bits |= static_cast<uint32_t>(h & 0x8000) << 16;
   memcpy(&value, &bits, 4);
   return value;
 }
@@ -145,6 +203,61 @@ inline F32 LoadI8(const int8_t* p) { KVASIR_LANES(static_cast<float>(p[i])); }
 inline void StoreF16(F32 a, uint16_t* p) {
   for (size_t i = 0; i < kLanes; ++i) p[i] = FloatToHalf(a.v[i]);
 }
+inline F32 Abs(F32 a) { KVASIR_LANES(__builtin_fabsf(a.v[i])); }
+inline F32 Sqrt(F32 a) { KVASIR_LANES(__builtin_sqrtf(a.v[i])); }
+inline uint16_t FloatToBrain16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline void StoreBF16(F32 a, uint16_t* p) {
+  for (size_t i = 0; i < kLanes; ++i) p[i] = FloatToBrain16(a.v[i]);
+}
+inline void StoreI8(F32 a, int8_t* p) {
+  const F32 r = Round(a);
+  for (size_t i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(r.v[i]);
+}
+inline F32 Select(uint8_t bits, F32 a, F32 b) { KVASIR_LANES(bits >> i & 1 ? a.v[i] : b.v[i]); }
+inline void Transpose8(F32 (&t)[8]) {
+  for (size_t i = 0; i < 8; ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      const float x = t[i].v[j];
+      t[i].v[j] = t[j].v[i];
+      t[j].v[i] = x;
+    }
+  }
+}
+
+struct U32 {
+  uint32_t v[kLanes];
+};
+inline U32 LoadU32(const uint8_t* p) {
+  U32 r;
+  for (size_t i = 0; i < kLanes; ++i) {
+    r.v[i] = static_cast<uint32_t>(p[4 * i]) | static_cast<uint32_t>(p[4 * i + 1]) << 8 |
+             static_cast<uint32_t>(p[4 * i + 2]) << 16 | static_cast<uint32_t>(p[4 * i + 3]) << 24;
+  }
+  return r;
+}
+inline U32 LoadU8(const uint8_t* p) {
+  U32 r;
+  for (size_t i = 0; i < kLanes; ++i) r.v[i] = p[i];
+  return r;
+}
+inline U32 Or(U32 a, U32 b) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] |= b.v[i];
+  return a;
+}
+inline U32 Field(U32 a, int shift, int width) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] = (a.v[i] >> shift) & ((1u << width) - 1);
+  return a;
+}
+inline U32 ShiftLeft(U32 a, int shift) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] <<= shift;
+  return a;
+}
+inline F32 ToF32(U32 a) { KVASIR_LANES(static_cast<float>(static_cast<int32_t>(a.v[i]))); }
 #undef KVASIR_LANES
 
 #endif
@@ -184,6 +297,35 @@ inline F32 Exp2(F32 x) {
   F32 r;
   for (size_t i = 0; i < kLanes; ++i) r.v[i] = x.v[i] >= -126.0f ? value.v[i] : 0.0f;
   return r;
+#endif
+}
+
+// e^x with a relative error below 3e-7 for x in [-87.3, 88.3]; 0 below, the value at 88.3 above, NaN for NaN.
+// x = n ln 2 + r: n times the first part of ln 2 is exact, so r keeps its bits; e^r by its Taylor polynomial.
+inline F32 Exp(F32 x) {
+  const F32 clamped = Max(Min(x, Set(88.3f)), Set(-87.3f));  // NaN becomes 88.3
+  const F32 n = Round(Mul(clamped, Set(1.44269504f)));
+  F32 r = Sub(clamped, Mul(n, Set(0.693359375f)));
+  r = Add(r, Mul(n, Set(2.12194440e-4f)));
+  F32 p = Set(1.9841270e-4f);
+  p = MulAdd(p, r, Set(1.3888889e-3f));
+  p = MulAdd(p, r, Set(8.3333333e-3f));
+  p = MulAdd(p, r, Set(4.1666667e-2f));
+  p = MulAdd(p, r, Set(1.6666667e-1f));
+  p = MulAdd(p, r, Set(0.5f));
+  p = MulAdd(p, r, Set(1.0f));
+  p = MulAdd(p, r, Set(1.0f));
+  const F32 value = Mul(p, PowerOfTwo(n));
+#if defined(KVASIR_TARGET_AVX2)
+  const __m256 large = _mm256_cmp_ps(x.v, _mm256_set1_ps(-87.3f), _CMP_GE_OQ);
+  const __m256 nan = _mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q);
+  return {_mm256_or_ps(_mm256_and_ps(value.v, large), _mm256_and_ps(x.v, nan))};
+#else
+  F32 result;
+  for (size_t i = 0; i < kLanes; ++i) {
+    result.v[i] = x.v[i] >= -87.3f ? value.v[i] : x.v[i] < -87.3f ? 0.0f : x.v[i];
+  }
+  return result;
 #endif
 }
 

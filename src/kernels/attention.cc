@@ -1,0 +1,441 @@
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <limits>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "kernels/lane_cursor.h"
+
+namespace kvasir {
+
+namespace {
+
+constexpr uint32_t kLanes = 8;
+constexpr uint32_t kMinShift = 9;  // parts of 512 positions and more
+constexpr size_t kMaxParts = 65;   // p / w <= 64
+constexpr uint32_t kMaxGroup = 256;
+constexpr uint32_t kTileRows = 48;    // query rows of a tile: a multiple of the kernels' six
+constexpr uint32_t kExpandFrom = 12;  // rows from which a page is first expanded to f32
+constexpr uint32_t kPartTaskEntries = 512;
+constexpr size_t kScoreFloats = 72 * 1024;  // 288 KiB: scores and a page stay in a 512 KiB L2
+constexpr float kEmpty = -std::numeric_limits<float>::infinity();
+constexpr float kLog2E = 1.44269504088896340736f;
+
+size_t PaddedDim(size_t dim) { return RoundUp<size_t>(dim, kLanes); }
+// Softmax record of a row: maximum, sum, six unused, channels (PlaneKernels::merge).
+size_t RecordFloats(size_t dim) { return kLanes + PaddedDim(dim); }
+size_t TileRows(uint32_t group) { return std::max<size_t>(kTileRows, group); }
+
+// Consecutive rows of one job that sum by the same part width.
+struct Tile {
+  const AttentionJob* job;
+  uint32_t row, n;  // rows of the job
+  uint32_t shift;
+
+  uint32_t first() const { return job->first_position + row; }
+  uint32_t last() const { return first() + (n - 1); }
+  // Rows with their heads; head g of row r is at r * group + g.
+  size_t heads() const { return size_t{n} * job->group; }
+};
+
+// A worker's memory.
+struct Arena {
+  float* q;
+  float* page;  // one plane as f32
+  float* scores;
+  float* state;  // running records
+  float* part;   // records of the part at hand
+  float* lanes;  // running maxima, eight lanes a row
+  float* max;
+  float* sum;
+  uint64_t* visible;
+
+  // `memory` 0 only counts the bytes.
+  static Arena At(uintptr_t memory, size_t rows, size_t dim, size_t* bytes) {
+    uintptr_t next = memory;
+    const auto take = [&](size_t n) {
+      float* at = reinterpret_cast<float*>(next);
+      next += RoundUp<size_t>(n * sizeof(float), 64);
+      return at;
+    };
+    Arena a;
+    a.q = take(rows * PaddedDim(dim));
+    a.page = take(kPageEntries * dim + kLanes);  // the last row of V is read past its end
+    a.scores = take(kScoreFloats);
+    a.state = take(rows * RecordFloats(dim));
+    a.part = take(rows * RecordFloats(dim));
+    a.lanes = take(rows * kLanes);
+    a.max = take(rows);
+    a.sum = take(rows);
+    a.visible = reinterpret_cast<uint64_t*>(take(rows * 2));
+    *bytes = next - memory;
+    return a;
+  }
+};
+
+// The computation of one tile on one worker.
+class TilePass {
+ public:
+  TilePass(const PlaneKernels& kernels, const Tile& tile, const Arena& arena)
+      : kernels_(kernels),
+        tile_(tile),
+        a_(arena),
+        dim_(tile.job->lane.head_dim),
+        rows_(tile.heads()),
+        record_(RecordFloats(dim_)),
+        segments_(kScoreFloats / rows_ / kPageEntries),
+        stride_(segments_ * kPageEntries) {
+    // An odd number of cache lines between rows: a power of two would put them into the same sets.
+    if ((stride_ + 16) * rows_ > kScoreFloats) stride_ = --segments_ * kPageEntries;
+    stride_ += 16;
+    const AttentionJob& job = *tile.job;
+    const float scale = job.scale * kLog2E;
+    for (uint32_t r = 0; r < tile.n; ++r) {
+      for (uint32_t g = 0; g < job.group; ++g) {
+        const float* from = job.q + (tile.row + r) * job.row_stride + size_t{g} * dim_;
+        float* to = a_.q + (size_t{r} * job.group + g) * PaddedDim(dim_);
+        for (size_t c = 0; c < dim_; ++c) to[c] = from[c] * scale;
+      }
+    }
+  }
+
+  // Records of the part in which `cursor` stands; moves the cursor behind it. False at the end of
+  // the lane.
+  bool Part(LaneCursor* cursor, float* records) {
+    Segment segment;
+    LaneCursor ahead = *cursor;
+    if (!ahead.Next(&segment)) return false;
+    const uint64_t part = segment.part;
+    const PageView* first_page = segment.page;
+    const LaneCursor begin = *cursor;
+    std::fill_n(a_.lanes, rows_ * kLanes, kEmpty);
+    size_t n = 0;
+    for (bool more = true; more && segment.part == part; ++n) {
+      const Segment now = segment;
+      *cursor = ahead;
+      more = ahead.Next(&segment);
+      const uint8_t* next = more && segment.part == part ? segment.page->k : first_page->v;
+      Score(now, next, a_.scores + n % segments_ * kPageEntries);
+    }
+
+    for (size_t r = 0; r < rows_; ++r) {
+      const float* lanes = a_.lanes + r * kLanes;
+      a_.max[r] = *std::max_element(lanes, lanes + kLanes);
+      a_.sum[r] = 0;
+      std::fill_n(records + r * record_, record_, 0.0f);
+    }
+    const bool kept = n <= segments_;
+    if (kept) Weigh(a_.scores, n * kPageEntries);
+    LaneCursor again = begin;
+    again.Next(&segment);
+    for (size_t i = 0; i < n; ++i) {
+      const Segment now = segment;
+      const bool more = again.Next(&segment);
+      float* scores = a_.scores;
+      if (kept) {
+        scores += i * kPageEntries;
+      } else {  // more segments than the scratch holds: the same scores once more
+        Score(now, nullptr, scores);
+        Weigh(scores, kPageEntries);
+      }
+      const uint8_t* next = !more ? nullptr : i + 1 < n ? segment.page->v : segment.page->k;
+      Sum(now, next, scores, records);
+    }
+    for (size_t r = 0; r < rows_; ++r) {
+      records[r * record_] = a_.max[r];
+      records[r * record_ + 1] = a_.sum[r];
+    }
+    return true;
+  }
+
+  void Clear(float* state) const {
+    for (size_t r = 0; r < rows_; ++r) state[r * record_] = kEmpty;
+  }
+
+  void Merge(float* state, const float* part) const {
+    kernels_.merge(state, part, rows_, record_, PaddedDim(dim_));
+  }
+
+  void Finish(const float* state) const {
+    const AttentionJob& job = *tile_.job;
+    for (size_t i = 0; i < rows_; ++i, state += record_) {
+      const size_t r = i / job.group, g = i % job.group;
+      float* out = job.out + (tile_.row + r) * job.row_stride + g * dim_;
+      if (state[0] == kEmpty) {
+        std::fill_n(out, dim_, 0.0f);
+        continue;
+      }
+      const float inverse = 1.0f / state[1];
+      for (size_t c = 0; c < dim_; ++c) out[c] = state[kLanes + c] * inverse;
+    }
+  }
+
+ private:
+  // 64 scores of each row, -infinity where the row does not see; updates the running maxima.
+  void Score(const Segment& segment, const uint8_t* next, float* scores) {
+    const PageView& page = *segment.page;
+    int codec = static_cast<int>(page.k_codec);
+    const uint8_t* plane = page.k;
+    if (rows_ >= kExpandFrom && page.k_codec != Codec::kF32) {
+      kernels_.expand_k[codec](plane, dim_, a_.page);
+      plane = reinterpret_cast<const uint8_t*>(a_.page);
+      next = nullptr;
+      codec = static_cast<int>(Codec::kF32);
+    }
+    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
+    const uint64_t* visible = a_.visible;
+    if (segment.last() <= tile_.first()) {
+      if (segment.bits == ~uint64_t{0}) {
+        visible = nullptr;
+      } else {
+        std::fill_n(a_.visible, rows_, segment.bits);
+      }
+    } else {
+      for (uint32_t r = 0; r < tile_.n; ++r) {
+        std::fill_n(a_.visible + r * tile_.job->group, tile_.job->group, Visible(segment, r));
+      }
+    }
+    kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
+  }
+
+  uint64_t Visible(const Segment& segment, uint32_t row) const {
+    return SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
+  }
+
+  void Weigh(float* scores, size_t slots) {
+    kernels_.exp_weights(scores, stride_, rows_, slots, a_.max, a_.sum);
+  }
+
+  // Adds the weighted rows of V. Rows that see less than the whole segment go in small blocks: what
+  // all of a block see at once, then each row's rest; never a later entry with weight 0, whose V
+  // might not be finite.
+  void Sum(const Segment& segment, const uint8_t* next, const float* weights, float* records) {
+    const PageView& page = *segment.page;
+    CHECK(page.v != nullptr);
+    int codec = static_cast<int>(page.v_codec);
+    const uint8_t* plane = page.v;
+    if (rows_ >= kExpandFrom && page.v_codec != Codec::kF32) {
+      kernels_.expand_v[codec](plane, dim_, a_.page);
+      plane = reinterpret_cast<const uint8_t*>(a_.page);
+      next = nullptr;
+      codec = static_cast<int>(Codec::kF32);
+    }
+    const uint32_t group = tile_.job->group;
+    const auto add = [&](uint32_t row, uint32_t n, size_t begin, size_t end) {
+      kernels_.weighted_sum[codec](weights + row * group * stride_, stride_, size_t{n} * group,
+                                   plane, dim_, begin, end, segment.bits, next,
+                                   records + row * group * record_ + kLanes, record_);
+    };
+    if (segment.last() <= tile_.first()) return add(0, tile_.n, 0, kPageEntries);
+    const uint32_t block = std::max(1u, kExpandFrom / group);
+    for (uint32_t first = 0; first < tile_.n; first += block) {
+      const uint32_t n = std::min(block, tile_.n - first);
+      const auto end = [&](uint32_t row) {
+        return 64u - static_cast<uint32_t>(std::countl_zero(Visible(segment, row)));
+      };
+      const uint32_t common = end(first);
+      add(first, n, 0, common);
+      for (uint32_t r = first + 1; r < first + n; ++r) add(r, 1, common, end(r));
+    }
+  }
+
+  const PlaneKernels& kernels_;
+  const Tile& tile_;
+  const Arena& a_;
+  const size_t dim_, rows_, record_;
+  size_t segments_;  // that fit into the scores
+  size_t stride_;    // floats between rows of scores
+};
+
+}  // namespace
+
+uint32_t PartShift(uint32_t position) {
+  uint32_t shift = kMinShift;
+  while ((position >> shift) > kMaxParts - 1) ++shift;
+  return shift;
+}
+
+// A tile whose parts are computed by several tasks.
+struct SplitTile {
+  size_t first_part = 0, n_parts = 0;
+  float* records = nullptr;  // one set of records per part
+};
+
+struct PartStart {
+  LaneCursor cursor;
+  uint32_t entries;
+};
+
+struct Task {
+  uint32_t tile;
+  uint32_t first_part = 0, n_parts = 0;  // of a split tile; n_parts == 0: the whole tile
+};
+
+struct AttentionScratch::Plan {
+  explicit Plan(size_t max_split) : open_parts(new std::atomic<uint32_t>[max_split]) {}
+
+  std::vector<Tile> tiles;
+  std::vector<uint64_t> work;  // rows x entries of each tile
+  std::vector<SplitTile> splits;
+  std::vector<int32_t> split_of;  // tile -> index into splits, or -1
+  std::vector<PartStart> parts;
+  std::vector<Task> tasks;
+  std::unique_ptr<std::atomic<uint32_t>[]> open_parts;  // of each split tile
+
+  void CutTiles(std::span<const AttentionJob> jobs, uint32_t max_group, uint32_t max_dim);
+  void CutTasks(size_t n_workers, float* records, size_t record_floats);
+  void Split(uint32_t tile, float* records);
+};
+
+namespace {
+// At most this many tiles have more than 1 / (2 workers) of the work.
+size_t MaxSplit(size_t n_workers) { return n_workers > 1 ? 2 * n_workers : 0; }
+size_t SplitFloats(size_t n_workers, uint32_t max_group, uint32_t dim) {
+  return MaxSplit(n_workers) * kMaxParts * max_group * RecordFloats(dim);
+}
+size_t ArenaBytes(uint32_t max_group, uint32_t dim) {
+  size_t bytes = 0;
+  Arena::At(0, TileRows(max_group), dim, &bytes);
+  return bytes;
+}
+}  // namespace
+
+AttentionScratch::AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim)
+    : plan_(std::make_unique<Plan>(MaxSplit(n_workers))),
+      buffer_(n_workers * ArenaBytes(max_group, head_dim) +
+              SplitFloats(n_workers, max_group, head_dim) * sizeof(float)),
+      n_workers_(n_workers),
+      max_group_(max_group),
+      head_dim_(head_dim) {
+  CHECK(n_workers > 0 && max_group > 0 && max_group <= kMaxGroup);
+  CHECK(head_dim > 0 && head_dim <= kMaxHeadDim);
+}
+AttentionScratch::~AttentionScratch() = default;
+AttentionScratch::AttentionScratch(AttentionScratch&&) noexcept = default;
+AttentionScratch& AttentionScratch::operator=(AttentionScratch&&) noexcept = default;
+size_t AttentionScratch::bytes() const { return buffer_.size(); }
+
+void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32_t max_group,
+                                      uint32_t max_dim) {
+  tiles.clear();
+  work.clear();
+  for (const AttentionJob& job : jobs) {
+    CHECK(job.group > 0 && job.group <= max_group && job.lane.head_dim <= max_dim);
+    for (uint32_t row = 0; row < job.rows;) {
+      const uint32_t position = job.first_position + row;
+      const uint32_t shift = PartShift(position);
+      const uint64_t same_width = (uint64_t{kMaxParts} << shift) - position;
+      uint64_t rows = std::min<uint64_t>(job.rows - row, same_width);
+      // Wide parts: fewer rows, so that a part's scores fit; at least what expanded pages pay for.
+      const uint64_t entries = std::min<uint64_t>(uint64_t{1} << shift, job.lane.n_entries);
+      const uint64_t fitting = kScoreFloats / (entries + 3 * kPageEntries);
+      const uint64_t heads = std::clamp<uint64_t>(fitting, kExpandFrom, kTileRows);
+      rows = std::min(rows, std::max<uint64_t>(1, heads / job.group));
+      tiles.push_back({&job, row, static_cast<uint32_t>(rows), shift});
+      work.push_back(rows * job.group * (uint64_t{job.lane.n_entries} + kPageEntries));
+      row += static_cast<uint32_t>(rows);
+    }
+  }
+}
+
+// Lists the parts of a tile and makes tasks of them.
+void AttentionScratch::Plan::Split(uint32_t tile, float* records) {
+  const Tile& t = tiles[tile];
+  SplitTile split = {parts.size(), 0, records};
+  LaneCursor cursor(t.job->lane, t.shift, t.last());
+  LaneCursor ahead = cursor;
+  uint64_t part = std::numeric_limits<uint64_t>::max();
+  for (Segment segment; ahead.Next(&segment); cursor = ahead) {
+    if (segment.part != part) parts.push_back({cursor, 0});
+    part = segment.part;
+    parts.back().entries += static_cast<uint32_t>(std::popcount(segment.bits));
+  }
+  split.n_parts = parts.size() - split.first_part;
+  const auto n_parts = static_cast<uint32_t>(split.n_parts);
+  if (n_parts < 2) {
+    parts.resize(split.first_part, {cursor, 0});
+    tasks.push_back({tile});
+    return;
+  }
+  split_of[tile] = static_cast<int32_t>(splits.size());
+  open_parts[splits.size()].store(n_parts, std::memory_order_relaxed);
+  splits.push_back(split);
+  for (uint32_t i = 0; i < n_parts;) {
+    Task task = {tile, i, 0};
+    for (uint64_t entries = 0; i < n_parts && entries < kPartTaskEntries; ++i, ++task.n_parts) {
+      entries += parts[split.first_part + i].entries;
+    }
+    tasks.push_back(task);
+  }
+}
+
+void AttentionScratch::Plan::CutTasks(size_t n_workers, float* records, size_t record_floats) {
+  tasks.clear();
+  splits.clear();
+  parts.clear();
+  split_of.assign(tiles.size(), -1);
+  uint64_t total = 0;
+  for (const uint64_t w : work) total += w;
+  const float* end = records + record_floats;
+  const auto n_tiles = static_cast<uint32_t>(tiles.size());
+  // The last rows of a block have most work: from the end, so that the small ones fill the gaps.
+  for (uint32_t i = n_tiles; i-- > 0;) {
+    const Tile& tile = tiles[i];
+    const size_t floats = kMaxParts * tile.heads() * RecordFloats(tile.job->lane.head_dim);
+    const bool large = n_workers > 1 && work[i] * 2 * n_workers > total;
+    if (large && floats <= static_cast<size_t>(end - records)) {
+      Split(i, records);
+      records += floats;
+    } else {
+      tasks.push_back({i});
+    }
+  }
+}
+
+void Attention(const Kernels& kernels, Workers& workers, std::span<const AttentionJob> jobs,
+               AttentionScratch& scratch) {
+  CHECK(workers.size() <= scratch.n_workers_);
+  const size_t arena_bytes = ArenaBytes(scratch.max_group_, scratch.head_dim_);
+  AttentionScratch::Plan& plan = *scratch.plan_;
+  plan.CutTiles(jobs, scratch.max_group_, scratch.head_dim_);
+  plan.CutTasks(workers.size(),
+                reinterpret_cast<float*>(scratch.buffer_.data() + scratch.n_workers_ * arena_bytes),
+                SplitFloats(scratch.n_workers_, scratch.max_group_, scratch.head_dim_));
+
+  workers.Run(plan.tasks.size(), [&](size_t i, size_t worker) {
+    const Task& task = plan.tasks[i];
+    const Tile& tile = plan.tiles[task.tile];
+    size_t bytes = 0;
+    const Arena arena =
+        Arena::At(reinterpret_cast<uintptr_t>(scratch.buffer_.data()) + worker * arena_bytes,
+                  TileRows(scratch.max_group_), scratch.head_dim_, &bytes);
+    TilePass pass(kernels.planes, tile, arena);
+    if (task.n_parts == 0) {
+      pass.Clear(arena.state);
+      LaneCursor cursor(tile.job->lane, tile.shift, tile.last());
+      while (pass.Part(&cursor, arena.part)) pass.Merge(arena.state, arena.part);
+      pass.Finish(arena.state);
+      return;
+    }
+    const int32_t index = plan.split_of[task.tile];
+    const SplitTile& split = plan.splits[static_cast<size_t>(index)];
+    const size_t part_floats = tile.heads() * RecordFloats(tile.job->lane.head_dim);
+    for (uint32_t p = task.first_part; p < task.first_part + task.n_parts; ++p) {
+      LaneCursor cursor = plan.parts[split.first_part + p].cursor;
+      pass.Part(&cursor, split.records + p * part_floats);
+    }
+    // Whoever finishes a tile's last part merges all of them, in the order of the parts.
+    if (plan.open_parts[static_cast<size_t>(index)].fetch_sub(task.n_parts) != task.n_parts) return;
+    pass.Clear(arena.state);
+    for (size_t p = 0; p < split.n_parts; ++p) {
+      pass.Merge(arena.state, split.records + p * part_floats);
+    }
+    pass.Finish(arena.state);
+  });
+}
+
+}  // namespace kvasir

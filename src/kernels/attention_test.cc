@@ -1,0 +1,431 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/ref/attention.h"
+
+namespace kvasir {
+namespace {
+
+std::vector<float> Random(size_t n, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(rng);
+  return x;
+}
+
+// Entries as a test states them; lanes of any layout are made from them.
+struct Entries {
+  size_t dim;
+  std::vector<uint32_t> positions;  // ascending
+  std::vector<float> k, v;          // [positions][dim]
+
+  Entries(size_t dim, std::vector<uint32_t> at, uint32_t seed)
+      : dim(dim),
+        positions(std::move(at)),
+        k(Random(positions.size() * dim, seed)),
+        v(Random(positions.size() * dim, seed + 1)) {}
+};
+
+std::vector<uint32_t> Range(uint32_t begin, uint32_t end) {
+  std::vector<uint32_t> positions(end - begin);
+  for (uint32_t i = 0; i < positions.size(); ++i) positions[i] = begin + i;
+  return positions;
+}
+std::vector<uint32_t> Sparse(size_t n, uint32_t begin, uint32_t mean_gap, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<uint32_t> positions(n);
+  uint32_t at = begin;
+  for (uint32_t& p : positions) p = at += 1 + rng() % (2 * mean_gap - 1);
+  return positions;
+}
+
+enum class Layout {
+  kAligned,  // pages at multiples of 64 positions, absent positions dead
+  kPacked,   // full pages with positions
+  kHoles,    // pages with positions, of any length, a third of the slots dead
+  kSingles,  // one entry per page
+};
+
+// A lane in memory. Slots without a live entry hold NaN.
+class Lane {
+ public:
+  Lane(const Kernels& kernels, const Entries& entries, Layout layout, Codec k, Codec v)
+      : kernels_(kernels), entries_(entries), k_(k), v_(v) {
+    std::mt19937 rng(17);
+    const size_t n = entries.positions.size();
+    for (size_t i = 0; i < n;) {
+      Open(layout);
+      Page& page = pages_.back();
+      const uint32_t first = entries.positions[i];
+      size_t length = 64;
+      if (layout == Layout::kHoles) length = 1 + rng() % 64;
+      if (layout == Layout::kSingles) length = 1;
+      if (layout == Layout::kAligned) {
+        page.view.base = first / 64 * 64;
+        for (; i < n && entries.positions[i] / 64 == first / 64; ++i) {
+          Put(i, entries.positions[i] % 64);
+        }
+        continue;
+      }
+      for (size_t slot = 0; slot < length && i < n; ++slot) {
+        (*page.positions)[slot] = entries.positions[i];
+        if (layout == Layout::kHoles && rng() % 3 == 0) {
+          page.view.filled = static_cast<uint8_t>(slot + 1);
+        } else {
+          Put(i++, slot);
+        }
+      }
+    }
+    for (Page& page : pages_) views_.push_back(page.view);
+  }
+
+  LaneView view() const {
+    return {views_.data(), static_cast<uint32_t>(views_.size()),
+            static_cast<uint32_t>(entries_.positions.size()), static_cast<uint32_t>(entries_.dim)};
+  }
+  std::vector<PageView>& pages() { return views_; }
+
+ private:
+  struct Page {
+    PageView view;
+    std::vector<uint8_t> k, v;
+    std::unique_ptr<std::vector<uint32_t>> positions;
+  };
+
+  void Open(Layout layout) {
+    Page page;
+    page.k.assign(PlaneBytes(k_, entries_.dim) + 64, 0xff);
+    page.v.assign(PlaneBytes(v_, entries_.dim) + 64, 0xff);
+    page.view.k = page.k.data();
+    page.view.v = page.v.data();
+    page.view.k_codec = k_;
+    page.view.v_codec = v_;
+    if (layout != Layout::kAligned) {
+      page.positions = std::make_unique<std::vector<uint32_t>>(64);
+      page.view.positions = page.positions->data();
+    }
+    pages_.push_back(std::move(page));
+  }
+
+  void Put(size_t entry, size_t slot) {
+    Page& page = pages_.back();
+    const size_t dim = entries_.dim;
+    const PlaneKernels& planes = kernels_.planes;
+    planes.encode_k[static_cast<int>(k_)](&entries_.k[entry * dim], dim, 1, dim, slot,
+                                          page.k.data());
+    planes.encode_v[static_cast<int>(v_)](&entries_.v[entry * dim], dim, 1, dim, slot,
+                                          page.v.data());
+    page.view.live |= uint64_t{1} << slot;
+    page.view.filled = static_cast<uint8_t>(slot + 1);
+  }
+
+  const Kernels& kernels_;
+  const Entries& entries_;
+  Codec k_, v_;
+  std::vector<Page> pages_;
+  std::vector<PageView> views_;
+};
+
+// Query rows of one job and where their output goes.
+struct Queries {
+  size_t dim;
+  uint32_t rows, group, first;
+  std::vector<float> q;
+
+  Queries(size_t dim, uint32_t rows, uint32_t group, uint32_t first)
+      : dim(dim), rows(rows), group(group), first(first), q(Random(rows * stride(), 99)) {}
+  size_t stride() const { return group * dim + 3; }
+
+  AttentionJob Job(const LaneView& lane, uint32_t row, uint32_t n, std::vector<float>* out) const {
+    out->assign(n * stride(), -77.0f);
+    AttentionJob job;
+    job.lane = lane;
+    job.q = q.data() + row * stride();
+    job.out = out->data();
+    job.row_stride = stride();
+    job.rows = n;
+    job.group = group;
+    job.first_position = first + row;
+    job.scale = 1 / std::sqrt(static_cast<float>(dim));
+    return job;
+  }
+};
+
+class AttentionTest : public testing::TestWithParam<const Kernels*> {
+ protected:
+  const Kernels& kernels() const { return *GetParam(); }
+
+  std::vector<float> Attend(const LaneView& lane, const Queries& queries, uint32_t row, uint32_t n,
+                            size_t threads = 1) const {
+    Workers workers(threads);
+    AttentionScratch scratch(threads, queries.group, static_cast<uint32_t>(queries.dim));
+    std::vector<float> out;
+    const AttentionJob job = queries.Job(lane, row, n, &out);
+    Attention(kernels(), workers, {&job, 1}, scratch);
+    return out;
+  }
+  std::vector<float> Attend(const LaneView& lane, const Queries& queries) const {
+    return Attend(lane, queries, 0, queries.rows);
+  }
+
+  // Normalized mean square error against the oracle.
+  double Error(const LaneView& lane, const Queries& queries) const {
+    std::vector<float> out;
+    const AttentionJob job = queries.Job(lane, 0, queries.rows, &out);
+    out = Attend(lane, queries);
+    double error = 0, power = 0;
+    for (uint32_t r = 0; r < queries.rows; ++r) {
+      for (uint32_t g = 0; g < queries.group; ++g) {
+        const std::vector<double> expected = ref::Attention(job, r, g);
+        for (size_t c = 0; c < queries.dim; ++c) {
+          const double got = double{out[r * queries.stride() + g * queries.dim + c]};
+          if (std::isnan(got)) return got;
+          error += (got - expected[c]) * (got - expected[c]);
+          power += expected[c] * expected[c];
+        }
+      }
+      // What lies between rows is not the job's.
+      EXPECT_EQ(out[r * queries.stride() + queries.group * queries.dim], -77.0f);
+    }
+    return error / power;
+  }
+};
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest, testing::ValuesIn(AvailableKernels()),
+                         [](const auto& target) { return std::string(target.param->target); });
+
+TEST(Parts, AreTheNarrowestWithAtMostSixtyFiveBeforeAPosition) {
+  EXPECT_EQ(PartShift(0), 9u);
+  EXPECT_EQ(PartShift(32768 + 511), 9u);
+  EXPECT_EQ(PartShift(32768 + 512), 10u);
+  EXPECT_EQ(PartShift(65 * 1024 - 1), 10u);
+  EXPECT_EQ(PartShift(65 * 1024), 11u);
+  EXPECT_EQ(PartShift(0xffffffffu), 26u);
+}
+
+TEST_P(AttentionTest, MatchesThePlainLoopsForEveryPairOfCodecs) {
+  for (const size_t dim : {8, 20, 40, 64, 80, 128}) {
+    const Entries entries(dim, Range(0, 230), 1);
+    for (int k = 0; k < kCodecs; ++k) {
+      for (int v = 0; v < kCodecs; ++v) {
+        const Lane lane(kernels(), entries, Layout::kAligned, static_cast<Codec>(k),
+                        static_cast<Codec>(v));
+        // Few rows read planes as they are, many expand them.
+        EXPECT_LT(Error(lane.view(), Queries(dim, 1, 3, 229)), 1e-11) << dim << " " << k << v;
+        EXPECT_LT(Error(lane.view(), Queries(dim, 30, 2, 200)), 1e-11) << dim << " " << k << v;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, MatchesThePlainLoopsOverManyParts) {
+  const Entries entries(16, Sparse(3000, 0, 30, 3), 2);
+  const Lane lane(kernels(), entries, Layout::kHoles, Codec::kF16, Codec::kQ8);
+  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 40000)), 1e-11);
+  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 200000)), 1e-11);
+}
+
+TEST_P(AttentionTest, TheLayoutOfPagesDoesNotChangeBits) {
+  const std::pair<Entries, uint32_t> cases[] = {
+      {Entries(64, Range(0, 700), 4), 690},
+      {Entries(40, Sparse(500, 100, 3, 5), 6), 1600},
+      {Entries(64, Sparse(400, 5, 80, 7), 8), 33270},  // the part width changes inside the rows
+      {Entries(64, Sparse(900, 5, 1000, 9), 10), 1000000},
+  };
+  for (const auto& [entries, first] : cases) {
+    for (const auto& [k, v] : {std::pair(Codec::kF16, Codec::kF16), {Codec::kQ8, Codec::kBF16}}) {
+      for (const uint32_t rows : {1, 40}) {
+        const Queries queries(entries.dim, rows, 3, first);
+        const Lane aligned(kernels(), entries, Layout::kAligned, k, v);
+        const std::vector<float> expected = Attend(aligned.view(), queries);
+        for (const Layout layout : {Layout::kPacked, Layout::kHoles, Layout::kSingles}) {
+          if (layout == Layout::kSingles && rows > 1 && first > 1000) continue;  // slow
+          const Lane lane(kernels(), entries, layout, k, v);
+          EXPECT_TRUE(SameBits(Attend(lane.view(), queries), expected))
+              << "first " << first << " rows " << rows << " layout " << static_cast<int>(layout);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, ARowHasTheSameBitsAloneAndInAnyBlock) {
+  const uint32_t first = 480;
+  for (const Codec codec : {Codec::kF32, Codec::kF16, Codec::kBF16, Codec::kQ8}) {
+    for (const uint32_t group : {1, 3, 7}) {
+      const size_t dim = group == 3 ? 80 : 64;
+      const Entries entries(dim, Range(0, first + 90), 11);
+      const Lane lane(kernels(), entries, Layout::kAligned, codec, codec);
+      const Queries queries(dim, 90, group, first);
+      const std::vector<float> all = Attend(lane.view(), queries);
+      for (const uint32_t n : {1, 3, 16, 64}) {
+        for (uint32_t row = 0; row + n <= 90; row += n == 1 ? 1 : 13) {
+          const std::vector<float> got = Attend(lane.view(), queries, row, n);
+          for (uint32_t r = 0; r < n; ++r) {
+            ASSERT_EQ(0, std::memcmp(&got[r * queries.stride()], &all[(row + r) * queries.stride()],
+                                     group * dim * sizeof(float)))
+                << "group " << group << " rows " << n << " row " << row + r;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, ADecodedTokenSeesWhatItsPrefillRowSees) {
+  const uint32_t first = 500;
+  const Entries all(64, Range(0, first + 24), 12);
+  const Lane whole(kernels(), all, Layout::kAligned, Codec::kF16, Codec::kQ8);
+  const Queries queries(64, 24, 3, first);
+  const std::vector<float> prefill = Attend(whole.view(), queries);
+  for (uint32_t r = 0; r < 24; ++r) {
+    Entries until = all;  // the lane as it was when row r came
+    until.positions.resize(first + r + 1);
+    const Lane lane(kernels(), until, Layout::kAligned, Codec::kF16, Codec::kQ8);
+    const std::vector<float> decode = Attend(lane.view(), queries, r, 1);
+    ASSERT_EQ(0, std::memcmp(decode.data(), &prefill[r * queries.stride()], 3 * 64 * sizeof(float)))
+        << r;
+  }
+}
+
+TEST_P(AttentionTest, RowsKeepTheirBitsAcrossPartBorders) {
+  for (const uint32_t border : {512u, 1024u, 65u * 512, 33u * 1024, 65u * 1024, 65u * 2048}) {
+    const Entries entries(16, Sparse(700, border > 3000 ? border - 2500 : 0, 4, 13), 14);
+    const Lane lane(kernels(), entries, Layout::kPacked, Codec::kF16, Codec::kF16);
+    const Queries queries(16, 40, 2, border - 20);
+    const std::vector<float> all = Attend(lane.view(), queries);
+    for (uint32_t r = 0; r < 40; ++r) {
+      const std::vector<float> got = Attend(lane.view(), queries, r, 1);
+      ASSERT_EQ(0, std::memcmp(got.data(), &all[r * queries.stride()], 32 * sizeof(float)))
+          << border << " " << r;
+    }
+    EXPECT_LT(Error(lane.view(), queries), 1e-11) << border;
+  }
+}
+
+TEST_P(AttentionTest, ThreadsDoNotChangeBits) {
+  const Entries longest(64, Range(0, 3000), 15), middle(64, Sparse(900, 0, 3, 16), 17),
+      little(64, Range(0, 20), 18);
+  const Lane a(kernels(), longest, Layout::kAligned, Codec::kF16, Codec::kF16);
+  const Lane b(kernels(), middle, Layout::kHoles, Codec::kQ8, Codec::kQ8);
+  const Lane c(kernels(), little, Layout::kPacked, Codec::kF32, Codec::kBF16);
+  for (const uint32_t rows : {1u, 5u, 70u}) {
+    const Queries queries(64, rows, 3, 2930);
+    std::vector<std::vector<float>> expected;
+    for (const size_t threads : {1, 2, 3, 3}) {  // twice: whoever comes last merges
+      Workers workers(threads);
+      AttentionScratch scratch(threads, 3, 64);
+      std::vector<std::vector<float>> out(3);
+      const AttentionJob jobs[] = {queries.Job(a.view(), 0, rows, &out[0]),
+                                   queries.Job(b.view(), 0, rows, &out[1]),
+                                   queries.Job(c.view(), 0, rows, &out[2])};
+      Attention(kernels(), workers, jobs, scratch);
+      if (expected.empty()) expected = out;
+      for (size_t i = 0; i < 3; ++i) {
+        EXPECT_TRUE(SameBits(out[i], expected[i])) << threads << " threads, job " << i;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, PartsWithMorePagesThanScratchHaveTheSameBits) {
+  // 48 rows leave room for 23 pages' scores; here a part has 100 pages of one entry.
+  const Entries entries(16, Sparse(100, 0, 4, 19), 20);
+  const Lane singles(kernels(), entries, Layout::kSingles, Codec::kF16, Codec::kF16);
+  const Lane packed(kernels(), entries, Layout::kPacked, Codec::kF16, Codec::kF16);
+  const Queries queries(16, 48, 1, 300);
+  EXPECT_TRUE(SameBits(Attend(singles.view(), queries), Attend(packed.view(), queries)));
+  // And wide parts of ordinary pages: 2,048 positions.
+  const Entries dense(8, Range(80000, 84200), 21);
+  const Lane aligned(kernels(), dense, Layout::kAligned, Codec::kF16, Codec::kF16);
+  const Queries many(8, 60, 1, 84140);
+  const std::vector<float> all = Attend(aligned.view(), many);
+  for (const uint32_t r : {0u, 31u, 59u}) {
+    const std::vector<float> got = Attend(aligned.view(), many, r, 1);
+    EXPECT_EQ(0, std::memcmp(got.data(), &all[r * many.stride()], 8 * sizeof(float))) << r;
+  }
+}
+
+TEST_P(AttentionTest, TheLastPositionsDoNotOverflow) {
+  const uint32_t end = std::numeric_limits<uint32_t>::max();
+  std::vector<uint32_t> positions = Sparse(100, 0, 40000000, 22);
+  positions.erase(
+      std::find_if(positions.begin(), positions.end(), [&](uint32_t p) { return p > end - 200; }),
+      positions.end());
+  ASSERT_TRUE(std::is_sorted(positions.begin(), positions.end()));
+  for (uint32_t i = 0; i < 128; ++i) positions.push_back(end - 127 + i);
+  const Entries entries(16, positions, 23);
+  const Lane lane(kernels(), entries, Layout::kPacked, Codec::kF32, Codec::kF32);
+  const Lane aligned(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
+  const Queries queries(16, 70, 1, end - 69);
+  EXPECT_LT(Error(lane.view(), queries), 1e-11);
+  EXPECT_TRUE(SameBits(Attend(lane.view(), queries), Attend(aligned.view(), queries)));
+}
+
+TEST_P(AttentionTest, ARowThatSeesNothingYieldsZeros) {
+  const Entries entries(8, Range(100, 140), 24);
+  const Lane lane(kernels(), entries, Layout::kPacked, Codec::kF16, Codec::kF16);
+  const Queries queries(8, 20, 2, 90);
+  const std::vector<float> out = Attend(lane.view(), queries);
+  for (uint32_t r = 0; r < 20; ++r) {
+    for (size_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(out[r * queries.stride() + i] == 0, r < 10) << r;
+    }
+  }
+  const std::vector<float> nothing = Attend(LaneView{nullptr, 0, 0, 8}, queries);
+  EXPECT_EQ(nothing[0], 0.0f);
+}
+
+TEST_P(AttentionTest, PagesWithoutKeysAndDeadPagesAreSkipped) {
+  const Entries entries(8, Range(0, 256), 25);
+  Lane lane(kernels(), entries, Layout::kAligned, Codec::kF16, Codec::kF16);
+  lane.pages()[1].k = nullptr;
+  lane.pages()[2].live = 0;
+  Entries rest = entries;
+  const auto cut = [](auto& x, size_t begin, size_t end) {
+    x.erase(x.begin() + static_cast<ptrdiff_t>(begin), x.begin() + static_cast<ptrdiff_t>(end));
+  };
+  cut(rest.positions, 64, 192);
+  cut(rest.k, 64 * 8, 192 * 8);
+  cut(rest.v, 64 * 8, 192 * 8);
+  const Lane expected(kernels(), rest, Layout::kPacked, Codec::kF16, Codec::kF16);
+  const Queries queries(8, 30, 1, 240);
+  EXPECT_TRUE(SameBits(Attend(lane.view(), queries), Attend(expected.view(), queries)));
+}
+
+TEST_P(AttentionTest, ALaterEntryNeverTouchesAnEarlierRow) {
+  Entries entries(8, Range(0, 40), 26);
+  const Queries queries(8, 32, 1, 8);
+  const Lane before(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
+  const std::vector<float> expected = Attend(before.view(), queries);
+  for (size_t c = 0; c < 8; ++c) {  // entry 25 overflowed
+    entries.k[25 * 8 + c] = std::nanf("");
+    entries.v[25 * 8 + c] = std::numeric_limits<float>::infinity();
+  }
+  const Lane after(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
+  const std::vector<float> got = Attend(after.view(), queries);
+  for (uint32_t r = 0; r < 25 - 8; ++r) {
+    EXPECT_EQ(0, std::memcmp(&got[r * queries.stride()], &expected[r * queries.stride()], 32)) << r;
+  }
+  EXPECT_TRUE(std::isnan(got[20 * queries.stride()]));
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,51 @@
+// Plain-loop oracle of attention: softmax over all visible entries at once, in double precision.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/ref/planes.h"
+
+namespace kvasir::ref {
+
+// Output of query head `head` of row `row` of a job.
+inline std::vector<double> Attention(const AttentionJob& job, uint32_t row, uint32_t head) {
+  const size_t dim = job.lane.head_dim;
+  const float* q = job.q + row * job.row_stride + head * dim;
+  struct Seen {
+    const PageView* page;
+    uint32_t slot;
+    double score;
+  };
+  std::vector<Seen> seen;
+  double max = -std::numeric_limits<double>::infinity();
+  for (uint32_t i = 0; i < job.lane.n_pages; ++i) {
+    const PageView& page = job.lane.pages[i];
+    for (uint32_t slot = 0; slot < page.filled && page.k != nullptr; ++slot) {
+      if ((page.live >> slot & 1) == 0) continue;
+      if (page.position(slot) > uint64_t{job.first_position} + row) continue;
+      double score = 0;
+      for (size_t c = 0; c < dim; ++c) {
+        score += double{q[c]} * double{PlaneValue(page.k_codec, page.k, dim, true, slot, c)};
+      }
+      seen.push_back({&page, slot, score * double{job.scale}});
+      max = std::max(max, seen.back().score);
+    }
+  }
+  std::vector<double> out(dim, 0.0);
+  double sum = 0;
+  for (const Seen& s : seen) {
+    const double weight = std::exp(s.score - max);
+    sum += weight;
+    for (size_t c = 0; c < dim; ++c) {
+      out[c] += weight * double{PlaneValue(s.page->v_codec, s.page->v, dim, false, s.slot, c)};
+    }
+  }
+  for (double& x : out) x = sum > 0 ? x / sum : 0;
+  return out;
+}
+
+}  // namespace kvasir::ref

@@ -1,0 +1,131 @@
+// How kernels read the planes of each codec (kernels/plane.h): element types, and readers of K and
+// V that give eight f32 values at a time. Written once; the kernels on top are templates over them.
+#pragma once
+
+#include "kernels/plane.h"
+#include "kernels/plane_kernels.h"
+#include "kernels/simd/vec.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+struct ElementF32 {
+  using T = float;
+  static F32 Load(const T* p) { return KVASIR_SIMD::Load(p); }
+  static void Store(F32 a, T* p) { KVASIR_SIMD::Store(a, p); }
+};
+struct ElementF16 {
+  using T = uint16_t;
+  static F32 Load(const T* p) { return LoadF16(p); }
+  static void Store(F32 a, T* p) { StoreF16(a, p); }
+};
+struct ElementBF16 {
+  using T = uint16_t;
+  static F32 Load(const T* p) { return LoadBF16(p); }
+  static void Store(F32 a, T* p) { StoreBF16(a, p); }
+};
+
+inline size_t Blocks(size_t dim) { return (dim + kCodecBlock - 1) / kCodecBlock; }
+
+// Reader of a K plane. Tile<V>, made for 32 channels and the V vectors of entries from `e`, reads
+// them channel by channel.
+template <typename E>
+struct FloatKeys {
+  static constexpr size_t kBytes = sizeof(typename E::T);  // of an element
+  const typename E::T* data;
+
+  FloatKeys(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const typename E::T*>(plane)) {}
+  template <int V>
+  struct Tile {
+    const typename E::T* data;
+    Tile(const FloatKeys& keys, size_t block, size_t e) : data(keys.data + e) {}
+    F32 Load(size_t c, int v) const { return E::Load(data + c * kPageEntries + 8 * v); }
+  };
+};
+
+struct Q8Keys {
+  static constexpr size_t kBytes = 1;
+  const int8_t* data;
+  const uint16_t* scale;
+
+  Q8Keys(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const int8_t*>(plane)),
+        scale(reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim)) {}
+  template <int V>
+  struct Tile {
+    const int8_t* data;
+    F32 scale[V];
+    Tile(const Q8Keys& keys, size_t block, size_t e) : data(keys.data + e) {
+      for (int v = 0; v < V; ++v) scale[v] = LoadF16(keys.scale + block * kPageEntries + e + 8 * v);
+    }
+    F32 Load(size_t c, int v) const {
+      return Mul(LoadI8(data + c * kPageEntries + 8 * v), scale[v]);
+    }
+  };
+};
+
+// Reader of a V plane: vector v of the channels from `c` of entry `e`. A tile of four and more
+// vectors starts at a multiple of 32 channels, a smaller one lies inside 32, so that a vector's
+// scale is known from c and v.
+template <typename E>
+struct FloatValues {
+  static constexpr size_t kBytes = sizeof(typename E::T);
+  const typename E::T* data;
+  size_t dim;
+
+  FloatValues(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const typename E::T*>(plane)), dim(dim) {}
+  F32 Load(size_t e, size_t c, int v) const { return E::Load(data + e * dim + c + 8 * v); }
+};
+
+struct Q8Values {
+  static constexpr size_t kBytes = 1;
+  const int8_t* data;
+  size_t dim, blocks;
+  float scale[kPageEntries * kMaxHeadDim / kCodecBlock];
+
+  Q8Values(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const int8_t*>(plane)), dim(dim), blocks(Blocks(dim)) {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim);
+    for (size_t i = 0; i < kPageEntries * blocks; i += kLanes)
+      Store(LoadF16(halves + i), scale + i);
+  }
+  F32 Load(size_t e, size_t c, int v) const {
+    return Mul(LoadI8(data + e * dim + c + 8 * v),
+               Set(scale[e * blocks + c / kCodecBlock + v / 4]));
+  }
+};
+
+// Register tiles of attention kernels: up to kTileRows rows by TileVectors(rows) vectors. Eight
+// sums and more hide the latency of MulAdd, and with operands they fit into 16 registers.
+#if defined(KVASIR_TARGET_PORTABLE)
+inline constexpr int kTileRows = 3;  // beyond, GCC keeps the sums in memory
+constexpr int TileVectors(int rows) { return 4; }
+#else
+inline constexpr int kTileRows = 6;
+constexpr int TileVectors(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
+#endif
+// Rows of the next tile when `n` are left: tiles of about equal height.
+inline size_t NextTile(size_t n) {
+  const size_t tiles = (n + kTileRows - 1) / kTileRows;
+  return (n + tiles - 1) / tiles;
+}
+
+// Prefetches the `kBytes` that step `i` of a walk over the next plane covers. Reading planes at
+// memory speed needs this: a tile takes less than a line of each channel, which hides the stream
+// from the hardware.
+template <size_t kBytes>
+inline void PrefetchStep(const uint8_t* next, size_t i) {
+  if constexpr (kBytes >= 64) {
+    for (size_t b = 0; b < kBytes; b += 64) __builtin_prefetch(next + i * kBytes + b);
+  } else {
+    if (i % (64 / kBytes) == 0) __builtin_prefetch(next + i * kBytes);
+  }
+}
+
+// What each source adds to the table.
+void FillScores(PlaneKernels* table);
+void FillWeightedSums(PlaneKernels* table);
+void FillSoftmax(PlaneKernels* table);
+
+}  // namespace kvasir::KVASIR_SIMD
