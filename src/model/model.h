@@ -1,11 +1,12 @@
 // The forward pass of the Llama and Qwen2 families over rows of many sequences at once.
 //
-// A pass is a list of segments, one per sequence: consecutive tokens whose K and V go through the store's append
-// cursor. All rows share the matrix products; attention runs per segment. Prefill blocks and decode rows are
-// the same code, and a row's result has the same bits whoever shares its pass [contract: rows.equal].
+// A pass is a list of segments, one per sequence: consecutive tokens whose K and V go through the
+// store's append cursor. All rows share the matrix products; attention runs per segment. Prefill
+// blocks and decode rows are the same code, and a row's result has the same bits whoever shares its
+// pass [contract: rows.equal].
 //
-// Memory   Packed weights, and scratch for `max_rows` rows that scratch_bytes() states; a pass allocates no KV.
-// Threads  One Forward at a time; it uses the workers.
+// Memory   Packed weights, and scratch for `max_rows` rows that scratch_bytes() states; a pass
+// allocates no KV. Threads  One Forward at a time; it uses the workers.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +29,9 @@ struct Segment {
   WantLogits logits = WantLogits::kLast;
 };
 
-// Called on the thread that runs Forward, segments in order, rows ascending. `row` counts within the segment.
-// The logits are valid during the call.
-using LogitsSink =
-    std::function<void(size_t segment, uint32_t row, std::span<const float> logits)>;
+// Called on the thread that runs Forward, segments in order, rows ascending. `row` counts within
+// the segment. The logits are valid during the call.
+using LogitsSink = std::function<void(size_t segment, uint32_t row, std::span<const float> logits)>;
 // Fraction done, in [0, 1].
 using LoadProgress = std::function<void(double)>;
 
@@ -42,8 +42,8 @@ struct ModelOptions {
 
 class Model {
  public:
-  // Repacks the weights; the file's mapped pages are released, except what embedding lookups touch. `file` must
-  // outlive the model (the embedding is read from it row by row).
+  // Repacks the weights; the file's mapped pages are released, except what embedding lookups touch.
+  // `file` must outlive the model (the embedding is read from it row by row).
   static std::unique_ptr<Model> Load(const ModelFile& file, const Kernels& kernels,
                                      Workers& workers, const ModelOptions& options,
                                      const LoadProgress& progress = {});
