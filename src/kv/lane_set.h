@@ -3,13 +3,17 @@
 // Invariants  [contract: lane.order, lane.positions, lane.live]
 //   A position occurs at most once in a lane and is stored, never derived from an index or a count.
 //   An entry is alive iff its bit is set in *this lane's* reference; the planes do not know.
-//   Body pages are packed (positions in a plane of their own); tail pages are aligned: slot i holds position
-//   base + i, base a multiple of 64. The last tail page may be open (filled < 64).
-// Threads     Engine thread only; kernels receive LaneView, valid until the store's next commit or append.
-// Not here    Choosing what to drop (policy/), changing anything (store.h).
+//   A page is aligned (slot i holds position base + i, base a multiple of 64) or packed (positions
+//   in a plane of their own). Tail pages are aligned, the last one may be open (filled < 64); body
+//   pages stay aligned until entries have to move.
+// Threads     Engine thread only; kernels receive LaneView, valid until the store's next commit or
+// append. Not here    Choosing what to drop (policy/), changing anything (store.h).
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "kernels/plane.h"
@@ -44,6 +48,15 @@ struct PageRef {
   Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
   uint64_t live = 0;
   uint64_t mark = 0;  // a flag per entry
+
+  uint32_t n_live() const { return static_cast<uint32_t>(std::popcount(live)); }
+  // Calls f for each of its planes.
+  template <typename F>
+  void ForEachPlane(F&& f) const {
+    for (const PlaneId id : {k, v, positions, side}) {
+      if (id.valid()) f(id);
+    }
+  }
 };
 
 struct Lane {
@@ -51,7 +64,8 @@ struct Lane {
   uint32_t n_entries = 0;  // live
 };
 
-// A run of positions whose entries were computed by one owner (the base model or an adapter digest).
+// A run of positions whose entries were computed by one owner (the base model or an adapter
+// digest).
 struct OwnerRun {
   uint32_t begin = 0;
   uint64_t owner = 0;
@@ -61,12 +75,10 @@ class LaneSet {
  public:
   const LaneShape& shape() const { return shape_; }
   LaneRole role() const { return role_; }
-  const Lane& lane(uint32_t layer, uint32_t head) const {
-    return lanes_[(layer - shape_.first_layer) * shape_.n_kv_heads + head];
-  }
+  const Lane& lane(uint32_t layer, uint32_t head) const { return lanes_[LaneIndex(layer, head)]; }
   // Position the next appended row gets: the number of tokens seen, whatever was dropped.
   uint32_t next_position() const { return next_position_; }
-  uint64_t n_entries() const;          // live, over all lanes
+  uint64_t n_entries() const;  // live, over all lanes
   uint32_t max_entries_per_lane() const;
   uint64_t dropped() const { return dropped_; }
   bool frozen() const { return frozen_; }
@@ -75,21 +87,39 @@ class LaneSet {
  private:
   friend class Store;
   friend class AppendCursor;
-  Lane& mutable_lane(uint32_t layer, uint32_t head) {
-    return lanes_[(layer - shape_.first_layer) * shape_.n_kv_heads + head];
+
+  // Views of a lane's pages as kernels read them, body then tail.
+  struct ViewCache {
+    std::vector<PageView> pages;
+    size_t valid = 0;    // leading pages whose view is right
+    uint64_t epoch = 0;  // of the pool, when their addresses were taken
+  };
+
+  size_t LaneIndex(uint32_t layer, uint32_t head) const {
+    return size_t{layer - shape_.first_layer} * shape_.n_kv_heads + head;
   }
+  bool HasLayer(uint32_t layer) const {
+    return layer >= shape_.first_layer && layer - shape_.first_layer < shape_.n_layers;
+  }
+  void Protect(uint32_t begin, uint32_t end);
+  // Pages of the lane from this one on (body then tail) have changed.
+  void Touch(size_t lane, size_t page) { views_[lane].valid = std::min(views_[lane].valid, page); }
+  uint64_t table_bytes() const;
+
   LaneShape shape_;
   LaneRole role_ = LaneRole::kMain;
-  ReservationId reservation_ = kNoReservation;
+  ReservationId reservation_ = kNoReservation;  // none once frozen
   std::vector<Lane> lanes_;
   std::vector<OwnerRun> owners_;
-  std::vector<std::pair<uint32_t, uint32_t>> protected_;  // [begin, end) positions, ascending, disjoint
+  std::vector<std::pair<uint32_t, uint32_t>>
+      protected_;  // [begin, end) positions, ascending, disjoint
   uint32_t next_position_ = 0;
+  uint32_t fork_position_ = 0;  // positions below were appended before the pages became shared
   uint64_t dropped_ = 0;
+  bool packs_ = false;  // the grant has position planes
   bool frozen_ = false;
-  // Views as kernels read them, rebuilt when pages or addresses changed.
-  mutable std::vector<std::vector<PageView>> views_;
-  mutable std::vector<uint64_t> view_epochs_;
+  bool appending_ = false;  // a cursor is open
+  mutable std::vector<ViewCache> views_;
 };
 
 }  // namespace kvasir

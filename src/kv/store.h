@@ -1,16 +1,27 @@
 // The store: the only place where KV memory changes.
 //
-// It has exactly two mutators, Commit(plan) and the append cursor; a view lives until either. Sequences hold
-// lane sets through move-only handles. A fork shares pages by reference: planes are copied when one side
-// writes to them, and liveness is a fact of each lane's reference.
+// It has exactly two mutators, Commit(plan) and the append cursor; a view lives until either.
+// Sequences hold lane sets through move-only handles. A fork shares pages by reference: planes are
+// copied when one side writes to them, and liveness is a fact of each lane's reference.
 //
-// Memory   [contract: store.reserve] A lane set is created with a demand (see MaxDemand) that is granted or not
-//          granted as a whole; within it, appends and commits cannot fail.
-// Packing  After a commit that dropped entries, a lane of n live entries holds at most ceil(n / 64) + 1 private
-//          body pages. Aligned pages that are complete enter the body then; shared pages stay shared while
-//          at least half of their entries live, and are copied out and released below that. The last, open
-//          page stays in the tail with its dead bits.
-// Threads  Engine thread only; encoding and packing may use the workers.
+// Memory   [contract: store.reserve] A lane set is created with a demand (see MaxDemand) that is
+// granted or
+//          not granted as a whole; within it, appends and commits cannot fail.
+// Packing  [contract: store.commit] After a commit that dropped entries, a lane of n live entries
+// holds at
+//          most ceil(n / 64) + 1 body pages of its own. Aligned pages that are complete enter the
+//          body then, entries move only when pages would be too many, and a page without entries is
+//          free at once. Pages shared with other lane sets come first and stay as they are while
+//          half of their entries live; a run of them that ends where the lane's own pages begin is
+//          copied out and released once less than half of it lives. The last, open page stays in
+//          the tail with its dead bits. A set whose demand has no positions (nothing was to be
+//          dropped) is not packed.
+// Cost     A commit walks the lanes it names; a lane is packed about once per 64 entries dropped. A
+// view is
+//          O(1) unless its pages changed.
+// Threads  Engine thread only; encoding and packing may use the workers. Views of different lanes
+// may be
+//          asked for at the same time.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +58,8 @@ class LaneSetHandle {
   std::unique_ptr<LaneSet> set_;
 };
 
-// Rows of one pass on their way into one lane set: every layer appends the same number of rows, in any
-// order of layers, then Finish advances the position.
+// Rows of one pass on their way into one lane set: every layer appends the same number of rows, in
+// any order of layers, then Finish advances the position.
 class AppendCursor {
  public:
   uint32_t n_rows() const { return n_rows_; }
@@ -56,7 +67,7 @@ class AppendCursor {
   const LaneShape& shape() const;
   // k, v: n_rows x (n_kv_heads * head_dim) floats, keys as they are to be stored (after RoPE).
   void Append(uint32_t layer, Rows k, Rows v);
-  // The lane with the rows appended so far; valid until the next Append to the same layer or Commit.
+  // The lane with the rows appended so far; valid until the store's next append or commit.
   LaneView View(uint32_t layer, uint32_t head) const;
   void Finish();  // CHECKs that every layer was appended
 
@@ -65,19 +76,22 @@ class AppendCursor {
   Store* store_ = nullptr;
   LaneSet* set_ = nullptr;
   uint32_t n_rows_ = 0, first_position_ = 0;
-  std::vector<bool> appended_;
+  std::vector<bool> appended_;  // by layer
 };
 
 // Upper bound of what a lane set may come to hold.
 struct Growth {
-  uint64_t tokens = 0;       // most positions ever appended
-  uint64_t cap = 0;          // most live entries per lane after a commit; 0: nothing is ever dropped
-  uint64_t rows = 0;         // most rows appended between two commits (with a cap)
+  uint64_t tokens = 0;  // most positions ever appended
+  uint64_t cap = 0;     // most live entries per lane after a commit; 0: nothing is ever dropped
+  uint64_t rows = 0;    // most rows appended between two commits (with a cap)
 };
 // Planes that a lane set of this shape needs at most.
 Demand MaxDemand(const LaneShape& shape, const Growth& growth);
 // Planes of its own that a fork of `parent` needs at most to append `rows` more positions.
 Demand ForkDemand(const LaneSet& parent, uint64_t rows, const Growth& growth);
+// Pages of its own per lane that a fork made at `position` keeps within, `rows` positions later:
+// those that the rows touch, and what may be copied out of shared pages meanwhile.
+uint64_t ForkPages(uint32_t position, uint64_t rows);
 
 struct Ledger {
   uint64_t budget_bytes = 0;
@@ -86,7 +100,7 @@ struct Ledger {
   uint64_t bytes_committed = 0;                          // slabs backed by memory
   uint64_t bytes_tables = 0;                             // page references and plane tables
   uint64_t bytes_by_use[kPlaneUses] = {};
-  uint64_t entries = 0, entries_dropped = 0;             // live now; dropped since the start
+  uint64_t entries = 0, entries_dropped = 0;  // live now; dropped since the start
   uint32_t entries_peak_per_lane = 0;
 };
 
@@ -98,8 +112,8 @@ class Store {
 
   // An empty handle when the demand does not fit now.
   LaneSetHandle Create(const LaneShape& shape, LaneRole role, const Demand& demand);
-  // A lane set that begins with the pages of `parent`; `own` is what it may take itself. An empty handle when that
-  // does not fit now. A parent that is not frozen keeps its reservation whole.
+  // A lane set that begins with the pages of `parent`; `own` is what it may take itself. An empty
+  // handle when that does not fit now. A parent that is not frozen keeps its reservation whole.
   LaneSetHandle Fork(LaneSetHandle& parent, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
@@ -121,13 +135,45 @@ class Store {
  private:
   friend class LaneSetHandle;
   friend class AppendCursor;
+  struct Packing;
+
+  LaneSetHandle Adopt(std::unique_ptr<LaneSet> set);
   void Release(LaneSet& set);
+  LaneSet& Changeable(LaneSetHandle& handle) const;
+
+  // append.cc
+  void AppendRows(LaneSet& set, uint32_t layer, uint32_t n_rows, Rows k, Rows v);
+  void GrowTail(LaneSet& set, size_t lane, uint32_t n_rows);
+  void CopyOpenPage(LaneSet& set, PageRef& page);
+  PageRef TakePage(LaneSet& set);
+  bool IsShared(const PageRef& page) const { return pool_.References(page.k) > 1; }
+
+  // commit.cc
+  void CheckPlan(const LaneSet& set, const Plan& plan) const;
+  void CheckEqualPositions(const LaneSet& set, uint32_t layer) const;
+  std::vector<uint32_t> Positions(const Lane& lane) const;
+  void DropEntries(LaneSet& set, size_t lane, const std::vector<uint32_t>& indices);
+  void Tidy(LaneSet& set, size_t lane);
+  size_t SharedPages(const Lane& lane) const;
+  size_t CopyFrom(const LaneSet& set, const Lane& lane, size_t shared) const;
+  void PackInPlace(LaneSet& set, const std::vector<size_t>& lanes);
+  void CopyOut(LaneSet& set, const std::vector<size_t>& lanes);
+  bool Prepare(LaneSet& set, size_t lane, size_t first, size_t own, uint64_t fresh,
+               Packing* packing);
+  void Run(LaneSet& set, std::vector<Packing>& packings);
+
+  // integrity.cc
+  void CheckLane(const LaneSet& set, size_t lane) const;
+  void CheckPage(const LaneSet& set, const PageRef& page) const;
+  void CheckViews(const LaneSet& set, size_t lane) const;
+
+  PageView ViewOf(const PageRef& page) const;
 
   const Kernels& kernels_;
   Workers* workers_;
   Pool pool_;
   std::vector<LaneSet*> sets_;  // all alive
-  uint64_t bytes_peak_ = 0, bytes_reserved_peak_ = 0, dropped_total_ = 0;
+  uint64_t dropped_total_ = 0;
   uint32_t entries_peak_per_lane_ = 0;
 };
 

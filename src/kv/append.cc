@@ -1,0 +1,135 @@
+// The append cursor: rows into aligned tail pages. Pages are taken first, for all heads of a layer,
+// because taking a plane may move others; then rows are encoded in parallel.
+#include <cstring>
+
+#include "base/error.h"
+#include "kv/store.h"
+
+namespace kvasir {
+
+namespace {
+
+constexpr size_t kParallelFloats = size_t{1} << 15;  // fewer are encoded on the calling thread
+
+constexpr uint32_t Slot(uint32_t position) { return position % kPageEntries; }
+
+constexpr uint64_t SlotMask(uint32_t begin, uint32_t end) {
+  const uint64_t below = end == kPageEntries ? ~uint64_t{0} : (uint64_t{1} << end) - 1;
+  return below & (~uint64_t{0} << begin);
+}
+
+}  // namespace
+
+const LaneShape& AppendCursor::shape() const { return set_->shape(); }
+
+void AppendCursor::Append(uint32_t layer, Rows k, Rows v) {
+  CHECK(set_ != nullptr && set_->HasLayer(layer));
+  const size_t index = layer - set_->shape().first_layer;
+  CHECK_MSG(!appended_[index], "layer {} was appended already", layer);
+  appended_[index] = true;
+  store_->AppendRows(*set_, layer, n_rows_, k, v);
+}
+
+LaneView AppendCursor::View(uint32_t layer, uint32_t head) const {
+  return store_->View(*set_, layer, head);
+}
+
+void AppendCursor::Finish() {
+  CHECK(set_ != nullptr);
+  for (const bool done : appended_) CHECK(done);
+  set_->next_position_ += n_rows_;
+  set_->appending_ = false;
+  set_ = nullptr;
+}
+
+AppendCursor Store::Append(LaneSetHandle& handle, uint32_t n_rows) {
+  LaneSet& set = Changeable(handle);
+  CHECK(n_rows > 0 && n_rows <= UINT32_MAX - set.next_position_);
+  pool_.Compact();  // sets may have been released since the last commit
+  set.appending_ = true;
+  AppendCursor cursor;
+  cursor.store_ = this;
+  cursor.set_ = &set;
+  cursor.n_rows_ = n_rows;
+  cursor.first_position_ = set.next_position_;
+  cursor.appended_.assign(set.shape_.n_layers, false);
+  return cursor;
+}
+
+PageRef Store::TakePage(LaneSet& set) {
+  const LaneShape& shape = set.shape_;
+  PageRef page;
+  page.k_codec = shape.k_codec;
+  page.v_codec = shape.v_codec;
+  page.k = pool_.Take(set.reservation_, PlaneBytes(shape.k_codec, shape.head_dim),
+                      static_cast<PlaneUse>(shape.k_codec));
+  page.v = pool_.Take(set.reservation_, PlaneBytes(shape.v_codec, shape.head_dim),
+                      static_cast<PlaneUse>(shape.v_codec));
+  return page;
+}
+
+// Others see the open page: rows go into a copy of our own [contract: store.fork].
+void Store::CopyOpenPage(LaneSet& set, PageRef& page) {
+  const PageRef copy = TakePage(set);
+  std::memcpy(pool_.Address(copy.k), pool_.Address(page.k), pool_.Bytes(page.k));
+  std::memcpy(pool_.Address(copy.v), pool_.Address(page.v), pool_.Bytes(page.v));
+  pool_.Drop(page.k, set.reservation_);
+  pool_.Drop(page.v, set.reservation_);
+  page.k = copy.k;
+  page.v = copy.v;
+}
+
+// Pages and live bits for the rows behind next_position.
+void Store::GrowTail(LaneSet& set, size_t lane_index, uint32_t n_rows) {
+  Lane& lane = set.lanes_[lane_index];
+  const uint32_t end = set.next_position_ + n_rows;
+  for (uint32_t position = set.next_position_; position < end;) {
+    const uint32_t base = position - Slot(position);
+    if (lane.tail.empty() || lane.tail.back().base != base) {
+      lane.tail.push_back(TakePage(set));
+      lane.tail.back().base = base;  // slots before the first row stay dead
+    } else if (IsShared(lane.tail.back())) {
+      CopyOpenPage(set, lane.tail.back());
+    }
+    PageRef& page = lane.tail.back();
+    const uint32_t slots_end = std::min(end - base, kPageEntries);
+    page.filled = static_cast<uint8_t>(slots_end);
+    page.live |= SlotMask(Slot(position), slots_end);
+    set.Touch(lane_index, lane.body.size() + lane.tail.size() - 1);
+    position = base + slots_end;
+  }
+  lane.n_entries += n_rows;
+  entries_peak_per_lane_ = std::max(entries_peak_per_lane_, lane.n_entries);
+}
+
+void Store::AppendRows(LaneSet& set, uint32_t layer, uint32_t n_rows, Rows k, Rows v) {
+  const LaneShape& shape = set.shape_;
+  const size_t row_floats = size_t{shape.n_kv_heads} * shape.head_dim;
+  CHECK(k.count == n_rows && v.count == n_rows && k.dim == row_floats && v.dim == row_floats);
+  const size_t first_lane = set.LaneIndex(layer, 0);
+  for (uint32_t h = 0; h < shape.n_kv_heads; ++h) GrowTail(set, first_lane + h, n_rows);
+
+  const uint32_t first = set.next_position_, end = first + n_rows;
+  const size_t n_pages = (end - 1) / kPageEntries - first / kPageEntries + 1;
+  const PlaneKernels& kernels = kernels_.planes;
+  const auto encode = [&](size_t task, size_t /*worker*/) {
+    const size_t head = task / n_pages, nth = task % n_pages;
+    const std::vector<PageRef>& tail = set.lanes_[first_lane + head].tail;
+    const PageRef& page = tail[tail.size() - n_pages + nth];
+    const uint32_t begin = std::max(first, page.base);
+    const uint32_t n = std::min(end, page.base + kPageEntries) - begin;
+    const size_t row = begin - first, column = head * shape.head_dim;
+    kernels.encode_k[static_cast<size_t>(page.k_codec)](
+        k.row(row) + column, k.stride, n, shape.head_dim, Slot(begin), pool_.Address(page.k));
+    kernels.encode_v[static_cast<size_t>(page.v_codec)](
+        v.row(row) + column, v.stride, n, shape.head_dim, Slot(begin), pool_.Address(page.v));
+  };
+  const size_t n_tasks = n_pages * shape.n_kv_heads;
+  if (workers_ != nullptr && 2 * n_rows * row_floats >= kParallelFloats) {
+    workers_->Run(n_tasks, encode);
+  } else {
+    for (size_t task = 0; task < n_tasks; ++task) encode(task, 0);
+  }
+}
+
+}  // namespace kvasir

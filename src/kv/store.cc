@@ -1,0 +1,188 @@
+#include "kv/store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace kvasir {
+
+LaneSetHandle::LaneSetHandle(LaneSetHandle&& other) noexcept
+    : store_(std::exchange(other.store_, nullptr)), set_(std::move(other.set_)) {}
+
+LaneSetHandle& LaneSetHandle::operator=(LaneSetHandle&& other) noexcept {
+  if (this == &other) return *this;
+  Reset();
+  store_ = std::exchange(other.store_, nullptr);
+  set_ = std::move(other.set_);
+  return *this;
+}
+
+LaneSetHandle::~LaneSetHandle() { Reset(); }
+
+void LaneSetHandle::Reset() {
+  if (set_ != nullptr) store_->Release(*set_);
+  set_.reset();
+  store_ = nullptr;
+}
+
+Store::Store(uint64_t budget_bytes, const Kernels& kernels, Workers* workers)
+    : kernels_(kernels), workers_(workers), pool_(budget_bytes) {}
+
+Store::~Store() { CHECK(sets_.empty()); }
+
+LaneSetHandle Store::Adopt(std::unique_ptr<LaneSet> set) {
+  sets_.push_back(set.get());
+  LaneSetHandle handle;
+  handle.store_ = this;
+  handle.set_ = std::move(set);
+  return handle;
+}
+
+LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand& demand) {
+  CHECK(shape.lanes() > 0 && shape.head_dim > 0 && shape.head_dim <= kMaxHeadDim);
+  const ReservationId reservation = pool_.Grant(demand);
+  if (reservation == kNoReservation) return {};
+  auto set = std::make_unique<LaneSet>();
+  set->shape_ = shape;
+  set->role_ = role;
+  set->reservation_ = reservation;
+  set->packs_ = demand.positions() > 0;
+  set->lanes_.resize(shape.lanes());
+  set->views_.resize(shape.lanes());
+  return Adopt(std::move(set));
+}
+
+LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
+  CHECK(parent_handle && parent_handle.store_ == this);
+  LaneSet& parent = *parent_handle.set_;
+  CHECK(!parent.appending_);
+  // What a live parent has taken becomes shared on top of its grant; a frozen one has no grant.
+  Demand room = own;
+  if (!parent.frozen_) room.Add(pool_.Taken(parent.reservation_));
+  if (!pool_.Fits(room)) return {};
+  const ReservationId reservation = pool_.Grant(own);
+  CHECK(reservation != kNoReservation);
+  if (!parent.frozen_) CHECK(pool_.Share(parent.reservation_));
+  parent.fork_position_ = parent.next_position_;
+  auto set = std::make_unique<LaneSet>();
+  set->shape_ = parent.shape_;
+  set->role_ = parent.role_;
+  set->reservation_ = reservation;
+  set->packs_ = own.positions() > 0;
+  set->lanes_ = parent.lanes_;
+  set->views_.resize(parent.lanes_.size());
+  set->owners_ = parent.owners_;
+  set->protected_ = parent.protected_;
+  set->next_position_ = set->fork_position_ = parent.next_position_;
+  set->dropped_ = parent.dropped_;
+  for (const Lane& lane : set->lanes_) {
+    for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
+      for (const PageRef& page : *pages) {
+        page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
+      }
+    }
+  }
+  return Adopt(std::move(set));
+}
+
+bool Store::Extend(LaneSetHandle& handle, const Demand& more) {
+  LaneSet& set = Changeable(handle);
+  if (!pool_.Extend(set.reservation_, more)) return false;
+  set.packs_ = set.packs_ || more.positions() > 0;
+  return true;
+}
+
+void Store::Freeze(LaneSetHandle& handle) {
+  LaneSet& set = Changeable(handle);
+  // The planes stay, as shared ones: forks need no room for them.
+  pool_.End(std::exchange(set.reservation_, kNoReservation));
+  set.frozen_ = true;
+}
+
+LaneSet& Store::Changeable(LaneSetHandle& handle) const {
+  CHECK(handle && handle.store_ == this);
+  CHECK_MSG(!handle.set_->frozen_, "the lane set is frozen");
+  CHECK_MSG(!handle.set_->appending_, "an append cursor is open");
+  return *handle.set_;
+}
+
+void Store::Release(LaneSet& set) {
+  for (const Lane& lane : set.lanes_) {
+    for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
+      for (const PageRef& page : *pages) {
+        page.ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
+      }
+    }
+  }
+  if (set.reservation_ != kNoReservation) pool_.End(set.reservation_);
+  sets_.erase(std::find(sets_.begin(), sets_.end(), &set));
+}
+
+PageView Store::ViewOf(const PageRef& page) const {
+  PageView view;
+  view.k = page.k.valid() ? pool_.Address(page.k) : nullptr;
+  view.v = page.v.valid() ? pool_.Address(page.v) : nullptr;
+  if (page.positions.valid()) {
+    view.positions = reinterpret_cast<const uint32_t*>(pool_.Address(page.positions));
+  }
+  view.live = page.live;
+  view.mark = page.mark;
+  view.base = page.base;
+  view.filled = page.filled;
+  view.k_codec = page.k_codec;
+  view.v_codec = page.v_codec;
+  return view;
+}
+
+LaneView Store::View(const LaneSet& set, uint32_t layer, uint32_t head) const {
+  CHECK(set.HasLayer(layer) && head < set.shape_.n_kv_heads);
+  const size_t index = set.LaneIndex(layer, head);
+  const Lane& lane = set.lanes_[index];
+  LaneSet::ViewCache& cache = set.views_[index];
+  if (cache.epoch != pool_.epoch()) {
+    cache.valid = 0;
+    cache.epoch = pool_.epoch();
+  }
+  const size_t n_pages = lane.body.size() + lane.tail.size();
+  if (cache.valid < n_pages || cache.pages.size() != n_pages) {
+    cache.pages.resize(n_pages);
+    for (size_t i = cache.valid; i < n_pages; ++i) {
+      const size_t in_tail = i - lane.body.size();
+      cache.pages[i] = ViewOf(i < lane.body.size() ? lane.body[i] : lane.tail[in_tail]);
+    }
+    cache.valid = n_pages;
+  }
+  return {cache.pages.data(), static_cast<uint32_t>(n_pages), lane.n_entries, set.shape_.head_dim};
+}
+
+Ledger Store::ledger() const {
+  Ledger ledger;
+  ledger.budget_bytes = pool_.budget_bytes();
+  ledger.bytes = pool_.bytes();
+  ledger.bytes_peak = pool_.bytes_peak();
+  ledger.bytes_reserved = pool_.granted_bytes();
+  ledger.bytes_reserved_peak = pool_.granted_bytes_peak();
+  ledger.bytes_committed = pool_.committed_bytes();
+  ledger.bytes_tables = pool_.table_bytes();
+  for (int use = 0; use < kPlaneUses; ++use) {
+    ledger.bytes_by_use[use] = pool_.bytes(static_cast<PlaneUse>(use));
+  }
+  for (const LaneSet* set : sets_) {
+    ledger.bytes_tables += set->table_bytes();
+    ledger.entries += set->n_entries();
+  }
+  ledger.entries_dropped = dropped_total_;
+  ledger.entries_peak_per_lane = entries_peak_per_lane_;
+  return ledger;
+}
+
+void Store::ResetPeaks() {
+  pool_.ResetPeaks();
+  entries_peak_per_lane_ = 0;
+  for (const LaneSet* set : sets_) {
+    entries_peak_per_lane_ = std::max(entries_peak_per_lane_, set->max_entries_per_lane());
+  }
+}
+
+}  // namespace kvasir
