@@ -7,8 +7,8 @@
 //
 // Cost     One pass over header, key-values and table; tensor data is not touched.
 // Errors   kCorrupt (what, at which byte, what would be right); kUnsupported for other versions,
-// byte
-//          orders and tensor types.
+//          byte orders and tensor types.
+// Threads  No state: any.
 #pragma once
 
 #include <cstdint>

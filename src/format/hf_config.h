@@ -11,12 +11,14 @@ namespace kvasir {
 
 // From config.json of a LlamaForCausalLM or Qwen2ForCausalLM, written by old or new versions of the
 // library (rope_theta, or rope_parameters). Fields that are absent have that library's defaults
-// where it has usable ones. Errors: kCorrupt; kUnsupported, by name, for what computes something
-// else (other activations, scaled RoPE, sliding windows, quantized weights).
+// where it has usable ones.
+// Errors: kCorrupt; kUnsupported, by name, for what computes something else (other activations,
+// scaled RoPE, sliding windows, quantized weights).
 ModelConfig ParseHfConfig(std::string_view text, const std::string& where);
 
 // "weight_map" of model.safetensors.index.json: tensor to file, each a plain name inside the
-// folder. Errors: kCorrupt.
+// folder.
+// Errors: kCorrupt.
 std::map<std::string, std::string> ParseShardIndex(std::string_view text, const std::string& where);
 
 // GGUF's name of a tensor ("model.layers.3.self_attn.q_proj.weight" is "blk.3.attn_q.weight");

@@ -36,14 +36,13 @@ std::vector<uint64_t> ParseNumbers(const json& entry, const char* key, size_t at
                                    const std::string& what) {
   const auto list = entry.find(key);
   if (list == entry.end() || !list->is_array() || list->size() > at_most) {
-    Fail(Code::kCorrupt, "{}: {:?} is missing or no list of up to {} numbers", what,
-         std::string_view(key), at_most);
+    Fail(Code::kCorrupt, "{}: \"{}\" is missing or no list of up to {} numbers", what, key,
+         at_most);
   }
   std::vector<uint64_t> numbers;
   for (const json& number : *list) {
     if (!number.is_number_unsigned()) {
-      Fail(Code::kCorrupt, "{}: {:?} holds something else than whole numbers", what,
-           std::string_view(key));
+      Fail(Code::kCorrupt, "{}: \"{}\" holds something else than whole numbers", what, key);
     }
     numbers.push_back(number.get<uint64_t>());
   }

@@ -24,14 +24,21 @@ namespace kvasir::test {
 
 using Bytes = std::vector<uint8_t>;
 
+// Copies after growing: GCC 12 sees an overflow in vector::insert where there is none.
+inline void AppendRaw(Bytes& out, const void* from, size_t n) {
+  const size_t at = out.size();
+  out.resize(at + n);
+  if (n > 0) std::memcpy(out.data() + at, from, n);
+}
 template <typename T>
 void Append(Bytes& out, T value) {
-  const size_t at = out.size();
-  out.resize(at + sizeof(T));
-  std::memcpy(out.data() + at, &value, sizeof(T));
+  AppendRaw(out, &value, sizeof(T));
 }
 inline void AppendBytes(Bytes& out, std::string_view text) {
-  out.insert(out.end(), text.begin(), text.end());
+  AppendRaw(out, text.data(), text.size());
+}
+inline void AppendBytes(Bytes& out, const Bytes& bytes) {
+  AppendRaw(out, bytes.data(), bytes.size());
 }
 inline void AppendString(Bytes& out, std::string_view text) {
   Append<uint64_t>(out, text.size());
@@ -56,7 +63,7 @@ class GgufBuilder {
   void Raw(std::string_view key, uint32_t type, const Bytes& raw) {
     AppendString(key_values_, key);
     Append(key_values_, type);
-    key_values_.insert(key_values_.end(), raw.begin(), raw.end());
+    AppendBytes(key_values_, raw);
     ++count_;
   }
   template <typename T>
@@ -86,7 +93,7 @@ class GgufBuilder {
     Append(out, version);
     Append<uint64_t>(out, n_tensors < 0 ? tensors.size() : n_tensors);
     Append<uint64_t>(out, n_key_values < 0 ? count_ : n_key_values);
-    out.insert(out.end(), key_values_.begin(), key_values_.end());
+    AppendBytes(out, key_values_);
     Bytes data;
     for (const Tensor& tensor : tensors) {
       AppendString(out, tensor.name);
@@ -95,10 +102,10 @@ class GgufBuilder {
       Append(out, tensor.type);
       data.resize((data.size() + alignment - 1) / alignment * alignment);
       Append<uint64_t>(out, tensor.offset < 0 ? data.size() : tensor.offset);
-      data.insert(data.end(), tensor.data.begin(), tensor.data.end());
+      AppendBytes(data, tensor.data);
     }
     if (!data.empty()) out.resize((out.size() + alignment - 1) / alignment * alignment);
-    out.insert(out.end(), data.begin(), data.end());
+    AppendBytes(out, data);
     return out;
   }
 
@@ -176,8 +183,8 @@ inline std::vector<float> RandomValues(const Shape& shape, uint32_t seed) {
 }
 
 inline Bytes ToBytes(std::span<const float> values) {
-  Bytes bytes(values.size_bytes());
-  std::memcpy(bytes.data(), values.data(), bytes.size());
+  Bytes bytes;
+  AppendRaw(bytes, values.data(), values.size_bytes());
   return bytes;
 }
 
@@ -209,7 +216,7 @@ inline GgufBuilder RandomGguf(const ModelConfig& c, uint32_t seed) {
 inline Bytes SafetensorsFile(std::string_view header, const Bytes& data) {
   Bytes out;
   AppendString(out, header);
-  out.insert(out.end(), data.begin(), data.end());
+  AppendBytes(out, data);
   return out;
 }
 
