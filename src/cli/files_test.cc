@@ -1,0 +1,70 @@
+#include "cli/files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+
+namespace kvasir {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Files : public testing::Test {
+ protected:
+  Files() : dir_(fs::path(testing::TempDir()) / "kvasir_files_test") {
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+  }
+  ~Files() override { fs::remove_all(dir_); }
+  std::string Path(const std::string& name) { return (dir_ / name).string(); }
+  size_t Count() {
+    return static_cast<size_t>(
+        std::distance(fs::directory_iterator(dir_), fs::directory_iterator()));
+  }
+  fs::path dir_;
+};
+
+TEST_F(Files, ComeBackAsTheyWereWritten) {
+  const std::string bytes("a\0b\xff\n", 5);
+  WriteFileWhole(Path("f"), bytes);
+  EXPECT_EQ(ReadTextFile(Path("f"), "--file"), bytes);
+  WriteFileWhole(Path("f"), "");
+  EXPECT_EQ(ReadTextFile(Path("f"), "--file"), "");
+  EXPECT_EQ(Count(), 1u);
+}
+
+TEST_F(Files, LeaveNothingBehindWhenTheyCannotBeWritten) {
+  fs::create_directories(Path("occupied/inside"));
+  EXPECT_THROW(WriteFileWhole(Path("occupied"), "text"), Error);
+  EXPECT_EQ(Count(), 1u);
+  EXPECT_THROW(WriteFileWhole(Path("no/such/folder"), "text"), Error);
+}
+
+TEST_F(Files, NameTheFlagWhenTheyAreAbsent) {
+  try {
+    ReadTextFile(Path("absent"), "--file");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kNotFound);
+    EXPECT_THAT(error.what(), testing::StartsWith("--file: "));
+  }
+  EXPECT_THROW(ReadTextFile(dir_.string(), "--file"), Error);  // a folder
+}
+
+TEST(TokenIds, AreSeparatedByAnyWhiteSpace) {
+  EXPECT_THAT(ParseTokenIds(" 1\n22\t333  \r\n", "f"), testing::ElementsAre(1, 22, 333));
+  EXPECT_THAT(ParseTokenIds("", "f"), testing::IsEmpty());
+}
+
+TEST(TokenIds, RefuseWhatIsNoNumber) {
+  for (const char* text : {"1 x", "-1", "1,2", "4294967296", "1.0"}) {
+    EXPECT_THROW(ParseTokenIds(text, "f"), Error) << text;
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

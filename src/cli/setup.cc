@@ -1,0 +1,190 @@
+#include "cli/setup.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/files.h"
+#include "cli/host.h"
+#include "cli/names.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "format/json.h"
+#include "format/quote.h"
+#include "server/openai.h"
+
+namespace kvasir {
+
+namespace {
+
+std::string ModelPath(const Arguments& args) {
+  if (!args.Given("model")) {
+    Fail(Code::kUsage, "{}: --model is missing: -m FILE, or a name in {}", args.verb().name,
+         ModelsDir());
+  }
+  return ResolveModel(args.values().Text("model"), ModelsDir());
+}
+
+}  // namespace
+
+OpenedModel::OpenedModel(const Arguments& args) : file_(ModelFile::Open(ModelPath(args))) {
+  const std::filesystem::path path(file_.path());
+  name_ = path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
+  if (name_.empty()) name_ = path.parent_path().filename().string();  // "folder/"
+  if (file_.metadata().Has("tokenizer.ggml.model")) {
+    tokenizer_ = Tokenizer::FromGguf(file_.metadata());
+    if (tokenizer_->vocab_size() > file_.config().vocab_size) {
+      Fail(Code::kCorrupt, "{}: the tokenizer has {} tokens, the model {}", file_.path(),
+           tokenizer_->vocab_size(), file_.config().vocab_size);
+    }
+  }
+}
+
+const Tokenizer& OpenedModel::NeedTokenizer() const {
+  if (!tokenizer_) {
+    Fail(Code::kUnsupported,
+         "{}: holds no tokenizer that can be read; give token ids (eval ppl --tokens FILE), or a "
+         "GGUF file",
+         file_.path());
+  }
+  return *tokenizer_;
+}
+
+bool OpenedModel::HasTemplate(const Arguments& args) const {
+  return args.Given("chat-template-file") || (tokenizer_ && !tokenizer_->chat_template().empty());
+}
+
+PromptBuilder OpenedModel::Prompts(const Arguments& args, bool chat) {
+  const Tokenizer& tokenizer = NeedTokenizer();
+  if (!chat || !HasTemplate(args)) return PromptBuilder(tokenizer, nullptr);
+  if (!chat_template_) {
+    const std::string source =
+        args.Given("chat-template-file")
+            ? ReadTextFile(args.values().Text("chat-template-file"), "--chat-template-file")
+            : std::string(tokenizer.chat_template());
+    chat_template_ = std::make_unique<ChatTemplate>(source);
+  }
+  return PromptBuilder(tokenizer, chat_template_.get());
+}
+
+const Kernels& ChooseKernels(const Arguments& args) {
+  if (!args.Given("simd")) return BestKernels();
+  const std::string target = args.values().Text("simd");
+  if (const Kernels* kernels = FindKernels(target)) return *kernels;
+  std::vector<std::string_view> names;
+  for (const Kernels* kernels : AvailableKernels()) names.push_back(kernels->target);
+  Fail(Code::kUsage, "--simd: {} cannot run here; this machine has {}", Quoted(target),
+       fmt::join(names, ", "));
+}
+
+size_t ChooseThreads(const Arguments& args) {
+  return args.Given("threads") ? args.values().Count("threads") : Workers::AvailableCores();
+}
+
+// Whole MiB, so that the number is one to read.
+uint64_t DefaultKvMemory() {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  return std::max(AvailableMemory() / 4 / kMiB, uint64_t{16}) * kMiB;
+}
+
+SamplingParams SamplingFrom(const OptionValues& values) {
+  SamplingParams params;
+  params.temperature = static_cast<float>(values.Real("temp"));
+  params.top_k = static_cast<uint32_t>(values.Count("top-k"));
+  params.top_p = static_cast<float>(values.Real("top-p"));
+  params.min_p = static_cast<float>(values.Real("min-p"));
+  params.repeat_penalty = static_cast<float>(values.Real("repeat-penalty"));
+  params.presence_penalty = static_cast<float>(values.Real("presence-penalty"));
+  params.frequency_penalty = static_cast<float>(values.Real("frequency-penalty"));
+  if (values.Given("seed")) params.seed = values.Count("seed");
+  return params;
+}
+
+std::vector<ChatMessage> MessagesFromFile(const std::string& path) {
+  const nlohmann::json document = ParseJson(ReadTextFile(path, "--messages"), path);
+  const bool wrapped = document.is_object() && document.contains("messages");
+  return ParseMessages(wrapped ? document["messages"] : document);
+}
+
+Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
+    : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
+  const OptionValues& values = args.values();
+  const bool exact = values.Text("compute") == "f32";
+  codecs_ = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
+
+  EngineOptions options;
+  options.policy = values.Has("kv-policy") ? values.Text("kv-policy") : "";
+  options.k_codec = codecs_.k;
+  options.v_codec = codecs_.v;
+  options.context = values.Given("ctx-size") ? static_cast<uint32_t>(values.Count("ctx-size")) : 0;
+  options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
+  options.chunk = static_cast<uint32_t>(values.Count("chunk"));
+  if (batch) options.max_sequences = static_cast<uint32_t>(values.Count("parallel"));
+  options.kv_memory_explicit = values.Given("kv-memory");
+  if (options.kv_memory_explicit) options.kv_memory = values.Size("kv-memory");
+
+  // A policy that contradicts itself is refused before weights are read.
+  const ModelConfig& config = opened.file().config();
+  const LaneShape shape = {.n_layers = config.n_layers,
+                           .n_kv_heads = config.n_kv_heads,
+                           .head_dim = config.head_dim,
+                           .k_codec = codecs_.k,
+                           .v_codec = codecs_.v};
+  MakePolicy(options.policy, {options.kv_memory, shape});
+
+  ModelOptions model_options;
+  model_options.compute = exact ? Compute::kExact : Compute::kFast;
+  // Scratch for a pass grows with its rows: one prompt needs no more than a chunk.
+  model_options.max_rows =
+      batch ? options.step_tokens : std::min(options.chunk, options.step_tokens);
+  {
+    ProgressBar bar("loading model");
+    model_ = Model::Load(opened.file(), kernels_, workers_, model_options,
+                         [&](double fraction) { bar.Update(fraction); });
+  }
+  if (!options.kv_memory_explicit) {
+    options.kv_memory = DefaultKvMemory();
+    AddNotice(fmt::format("KV budget {}, a quarter of the free memory; --kv-memory sets another",
+                          FormatSize(options.kv_memory)));
+  }
+  engine_ = std::make_unique<Engine>(*model_, opened.tokenizer(), kernels_, workers_, options);
+  if (values.On("verbose")) {
+    AddNotice(fmt::format("{}: {} on {} threads, weights {}, scratch {}", opened.name(),
+                          kernels_.target, workers_.size(), FormatSize(model_->weight_bytes()),
+                          FormatSize(model_->scratch_bytes())));
+  }
+}
+
+Session::~Session() = default;
+
+void Session::PrintNotices() {
+  for (const std::string& line : notices_) Note(line);
+  notices_.clear();
+}
+
+nlohmann::ordered_json KvJson(const Session& session, const Engine& engine, const KvUse& use) {
+  const Ledger ledger = engine.ledger();
+  return {{"policy", engine.policy() ? engine.policy()->Spec() : "none"},
+          {"codec", Name(session.codecs())},
+          {"positions", use.positions},
+          {"entries_kept", use.entries_kept},
+          {"entries_dropped", use.entries_dropped},
+          {"bytes_peak", ledger.bytes_peak},
+          {"bytes_end", use.bytes_end},
+          {"budget_bytes", ledger.budget_bytes},
+          {"bytes_tables", ledger.bytes_tables},
+          {"bytes_reserved_peak", ledger.bytes_reserved_peak},
+          {"entries_peak_per_lane", ledger.entries_peak_per_lane},
+          {"cached", {{"tokens", 0}, {"tier", "none"}}},
+          {"recalled", 0},
+          {"recomputed", 0},
+          {"rungs", nlohmann::ordered_json::array()}};
+}
+
+nlohmann::ordered_json MemoryJson() {
+  return {{"resident_bytes", ResidentBytes()}, {"resident_peak_bytes", PeakResidentBytes()}};
+}
+
+}  // namespace kvasir

@@ -1,0 +1,16 @@
+// The verbs, each in a file of its own. Each returns when its result is out, or throws an Error.
+#pragma once
+
+#include "cli/options.h"
+
+namespace kvasir {
+
+void RunVerb(const Arguments& args);
+void BatchVerb(const Arguments& args);
+void EvalPplVerb(const Arguments& args);
+void TokenizeVerb(const Arguments& args);
+void TemplateVerb(const Arguments& args);
+void InspectVerb(const Arguments& args);
+void DoctorVerb(const Arguments& args);
+
+}  // namespace kvasir
