@@ -1,9 +1,8 @@
 // JSON from outside, strictly: what the library would let pass is refused here.
 //
-// Errors   kCorrupt: anything that is not one JSON value (with the byte where that shows), a
-// comment,
-//          broken UTF-8, numbers beyond a double, a key that occurs twice in an object (the library
-//          keeps the last one silently), nesting deeper than kMaxJsonDepth.
+// Errors   kCorrupt: anything that is not one JSON value (with the byte where that shows), comments
+//          among it, broken UTF-8, numbers beyond a double, a key that occurs twice in an object
+//          (the library keeps the last one silently), nesting deeper than kMaxJsonDepth.
 // Cost     Memory in proportion to the text, up to some tens of times its size; callers bound it.
 #pragma once
 
