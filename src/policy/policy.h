@@ -1,17 +1,19 @@
-// Policies: which entries stay. A policy reads views and evidence and returns a plan; it never touches memory.
+// Policies: which entries stay. A policy reads views and evidence and returns a plan; it never
+// touches memory.
 //
-// A Policy is immutable, shared by sequences and made by the registry from a spec ("keydiff:budget=2048"). Each
-// sequence has a PolicyState of its own that can be forked. A new method is a folder here and one line in
-// registry.cc.
+// A Policy is immutable, shared by sequences and made by the registry from a spec
+// ("keydiff:budget=2048"). Each sequence has a PolicyState of its own that can be forked; the
+// policy must outlive it. A new method is a folder here and one line in registry.cc.
 //
-// Events of a sequence, in order: Begin; then for every pass MaxRows before it (so that no pass straddles a
-// point of the policy's schedule) and Observe after it, once, after the last layer. The plan takes effect
-// after the attention of the pass that caused it: peak entries are cap + rows, never cap.
+// Events of a sequence, in order: Begin; then for every pass MaxRows before it (so that no pass
+// straddles a point of the policy's schedule) and Observe after it, once, after the last layer. The
+// plan takes effect after the attention of the pass that caused it: peak entries are cap + rows,
+// never cap.
 //
 // Budgets, protection, ties [contract: policy.budget, policy.protect, policy.ties]
-//   budget=N is the mean number of entries per lane after a commit; keep=r gives N = max(floor(r * seen),
-//   protected + 1). Protection is a mask and counts inside the budget; it never raises scores. Order is
-//   (score descending, position ascending); NaN counts as minus infinity.
+//   budget=N is the mean number of entries per lane after a commit; keep=r gives N = max(floor(r *
+//   seen), protected + 1). Protection is a mask and counts inside the budget; it never raises
+//   scores. Order is (score descending, position ascending); NaN counts as minus infinity.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +28,7 @@
 #include "kernels/table.h"
 #include "kv/plan.h"
 #include "kv/store.h"
+#include "policy/selection.h"
 
 namespace kvasir {
 
@@ -36,7 +39,8 @@ enum class Sharing : uint8_t {
   kPrivate,      // depends on where prompt and generation meet, or on the question
 };
 
-// What a policy wants recorded during a pass. Undeclared evidence costs no byte and no branch in a kernel.
+// What a policy wants recorded during a pass. Undeclared evidence costs no byte and no branch in a
+// kernel.
 struct Needs {
   bool keys = false;  // read views of K planes
 };
@@ -48,8 +52,6 @@ struct Traits {
   Sharing sharing = Sharing::kGrid;
   Needs needs;
 };
-
-using PositionSpan = std::pair<uint32_t, uint32_t>;  // [begin, end)
 
 struct SequenceInfo {
   LaneShape shape;
@@ -87,16 +89,19 @@ class PolicyState {
   // Adds to `plan`; a function of its arguments and this state. `workers` may be null.
   virtual void Observe(const Progress& after, const KvView& view, Workers* workers, Plan* plan) = 0;
   virtual std::unique_ptr<PolicyState> Fork() const = 0;
+  // Scores that were NaN so far; they counted as minus infinity.
+  virtual uint64_t nonfinite_scores() const { return 0; }
 };
 
 class Policy {
  public:
   virtual ~Policy() = default;
   virtual const Traits& traits() const = 0;
-  // Canonical spec with all parameters: part of the key of anything cached. "keydiff:budget=2048,block=128,..."
+  // Canonical spec with all parameters: part of the key of anything cached.
+  // "keydiff:budget=2048,block=128,..."
   virtual std::string Spec() const = 0;
-  // Bound on entries for a sequence that comes to `tokens` positions. Errors: kInvalid when the protected
-  // entries alone exceed the budget, naming both counts.
+  // Bound on entries for a sequence that comes to `tokens` positions. Errors: kInvalid when the
+  // protected entries alone exceed the budget, naming both counts.
   virtual Growth MaxGrowth(uint64_t tokens, uint64_t protected_entries) const = 0;
   virtual std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const = 0;
   // Spans pinned by default (system text) are pinned unless pin=none.
@@ -111,8 +116,9 @@ struct BudgetContext {
   uint64_t memory_bytes = 0;  // explicit --kv-memory, or 0
   LaneShape shape;
 };
-// Parses "NAME:k=v,...". "none" and the empty spec give nullptr. Errors: kUsage (unknown name or key, with the
-// nearest one; limits; sink + recent >= budget; neither budget, keep nor an explicit memory size).
+// Parses "NAME:k=v,...". "none" and the empty spec give nullptr. Errors: kUsage (unknown name or
+// key, with the nearest one; limits; sink + recent >= budget; neither budget, keep nor an explicit
+// memory size).
 std::unique_ptr<Policy> MakePolicy(std::string_view spec, const BudgetContext& context);
 
 }  // namespace kvasir

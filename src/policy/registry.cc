@@ -1,0 +1,57 @@
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "policy/keydiff/keydiff.h"
+#include "policy/policy.h"
+#include "policy/random/random.h"
+#include "policy/streaming/streaming.h"
+
+namespace kvasir {
+
+namespace {
+struct Method {
+  const Traits* traits;
+  std::unique_ptr<Policy> (*make)(const OptionValues&, const BudgetContext&);
+};
+constexpr Method kMethods[] = {
+    {&kKeyDiffTraits, &MakeKeyDiff},
+    {&kStreamingTraits, &MakeStreaming},
+    {&kRandomTraits, &MakeRandom},
+};
+constexpr std::string_view kWhere = "--kv-policy";
+}  // namespace
+
+std::span<const Traits* const> AllPolicies() {
+  static const auto traits = [] {
+    std::array<const Traits*, std::size(kMethods)> all{};
+    std::transform(std::begin(kMethods), std::end(kMethods), all.begin(),
+                   [](const Method& method) { return method.traits; });
+    return all;
+  }();
+  return traits;
+}
+
+std::unique_ptr<Policy> MakePolicy(std::string_view spec, const BudgetContext& context) {
+  if (spec.empty() || spec == "none") return nullptr;
+  const NamedSpec parts = SplitSpec(spec, kWhere);
+  const auto* const method =
+      std::find_if(std::begin(kMethods), std::end(kMethods),
+                   [&](const Method& m) { return m.traits->name == parts.name; });
+  if (method == std::end(kMethods)) {
+    std::vector<std::string_view> names = {"none"};
+    for (const Method& m : kMethods) names.push_back(m.traits->name);
+    const std::string_view nearest = Nearest(parts.name, names);
+    if (!nearest.empty()) {
+      Fail(Code::kUsage, "{}: unknown policy \"{}\"; did you mean {}?", kWhere, parts.name,
+           nearest);
+    }
+    Fail(Code::kUsage, "{}: unknown policy \"{}\"; known are {}", kWhere, parts.name,
+         fmt::join(names, ", "));
+  }
+  OptionValues values(fmt::format("{} {}", kWhere, parts.name), method->traits->options);
+  for (const auto& [key, value] : parts.values) values.Set(key, value);
+  return method->make(values, context);
+}
+
+}  // namespace kvasir
