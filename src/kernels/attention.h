@@ -2,22 +2,20 @@
 //
 // The order of sums is a contract [contract: sum.order], so that decode and prefill, any block
 // size, any packing of the pages and any number of threads give equal bits:
-//   - A query at position p sees entries with position <= p. Entries are cut into parts by
-//   position: part i
-//     covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
+//   - A query at position p sees entries at positions <= p. They are cut into parts by position:
+//     part i covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
 //   - A score is one FMA chain over ascending channels of (q * scale * log2 e) and K, in f32.
 //   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and
-//   the
-//     weighted rows of V are added entry after entry in ascending position. Dead, hidden and later
-//     entries are skipped. An empty part is skipped.
+//     the weighted rows of V are added entry after entry in ascending position. Dead, hidden and
+//     later entries are skipped. An empty part is skipped.
 //   - Parts are merged in ascending order.
 // Threads split by lanes, tiles of query rows and parts; none of it changes a result. A row that
 // sees no entry yields zeros. Entries without keys (V-only pages) have no score and are skipped.
 //
-// Cost     Each page is decoded once per tile for all query heads of its group; a part with more
-// visible pages
-//          than the scratch holds scores for (from about 80,000 positions on) has its scores
-//          computed twice. Scratch is bounded by AttentionScratch's constructor.
+// Cost     Each page is decoded once per tile for all query heads of its group. Wide parts make
+//          tiles of fewer rows; a part with more visible pages than the scratch holds scores for
+//          (contexts from about 260,000 positions on, or lanes of nearly empty pages) has its
+//          scores computed twice. Scratch is bounded by AttentionScratch's constructor.
 #pragma once
 
 #include <cstdint>

@@ -6,8 +6,8 @@
 //
 //   f32, f16, bf16  elements in that order
 //   q8              int8 in that order, then f16 scales, one per entry and 32 channels (the last
-//   block of a
-//                   row may be shorter): K [blocks][64], V [64][blocks]. scale = amax / 127.
+//                   block of a row may be shorter): K [blocks][64], V [64][blocks]; the scale is
+//                   amax / 127
 //
 // Planes are unpadded; the memory behind them is readable for 64 bytes past the end.
 #pragma once

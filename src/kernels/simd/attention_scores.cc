@@ -11,33 +11,43 @@ template <bool kAhead, typename Keys, int R, int V>
 inline void ScoreTile(const float* q, size_t q_stride, const Keys& keys, size_t dim, size_t e,
                       const uint8_t* next, float* scores, size_t stride) {
   F32 sum[R][V];
+  KVASIR_UNROLL
   for (int r = 0; r < R; ++r) {
+    KVASIR_UNROLL
     for (int v = 0; v < V; ++v) sum[r][v] = Zero();
   }
   for (size_t c = 0; c < dim;) {
-    const typename Keys::template Tile<V> tile(keys, c / kCodecBlock, e);
-    const size_t end = dim - c < kCodecBlock ? dim : c + kCodecBlock;
+    const typename Keys::template Tile<V> tile(keys, c / Keys::kBlock, e);
+    const size_t end = dim - c < Keys::kBlock ? dim : c + Keys::kBlock;
     for (; c < end; ++c) {
       if constexpr (kAhead)
         PrefetchStep<V * kLanes * Keys::kBytes>(next, e / (V * kLanes) * dim + c);
       if constexpr (R <= V) {  // one vector of keys at a time beside R broadcast queries
         F32 x[R];
+        KVASIR_UNROLL
         for (int r = 0; r < R; ++r) x[r] = Set(q[r * q_stride + c]);
+        KVASIR_UNROLL
         for (int v = 0; v < V; ++v) {
           const F32 k = tile.Load(c, v);
+          KVASIR_UNROLL
           for (int r = 0; r < R; ++r) sum[r][v] = MulAdd(x[r], k, sum[r][v]);
         }
       } else {
         F32 k[V];
+        KVASIR_UNROLL
         for (int v = 0; v < V; ++v) k[v] = tile.Load(c, v);
+        KVASIR_UNROLL
         for (int r = 0; r < R; ++r) {
           const F32 x = Set(q[r * q_stride + c]);
+          KVASIR_UNROLL
           for (int v = 0; v < V; ++v) sum[r][v] = MulAdd(x, k[v], sum[r][v]);
         }
       }
     }
   }
+  KVASIR_UNROLL
   for (int r = 0; r < R; ++r) {
+    KVASIR_UNROLL
     for (int v = 0; v < V; ++v) Store(sum[r][v], scores + r * stride + e + 8 * v);
   }
 }

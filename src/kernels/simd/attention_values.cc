@@ -11,7 +11,9 @@ template <bool kAhead, typename Values, int R, int V>
 inline void SumTile(const float* p, size_t p_stride, const Values& values, uint64_t slots, size_t c,
                     const uint8_t* next, float* out, size_t out_stride) {
   F32 sum[R][V];
+  KVASIR_UNROLL
   for (int r = 0; r < R; ++r) {
+    KVASIR_UNROLL
     for (int v = 0; v < V; ++v) sum[r][v] = Load(out + r * out_stride + c + 8 * v);
   }
   while (slots != 0) {  // runs of live slots; a full page is one run
@@ -25,23 +27,31 @@ inline void SumTile(const float* p, size_t p_stride, const Values& values, uint6
       }
       if constexpr (R <= V) {  // one vector of values at a time beside R broadcast weights
         F32 weight[R];
+        KVASIR_UNROLL
         for (int r = 0; r < R; ++r) weight[r] = Set(p[r * p_stride + e]);
+        KVASIR_UNROLL
         for (int v = 0; v < V; ++v) {
           const F32 value = values.Load(e, c, v);
+          KVASIR_UNROLL
           for (int r = 0; r < R; ++r) sum[r][v] = MulAdd(weight[r], value, sum[r][v]);
         }
       } else {
         F32 value[V];
+        KVASIR_UNROLL
         for (int v = 0; v < V; ++v) value[v] = values.Load(e, c, v);
+        KVASIR_UNROLL
         for (int r = 0; r < R; ++r) {
           const F32 weight = Set(p[r * p_stride + e]);
+          KVASIR_UNROLL
           for (int v = 0; v < V; ++v) sum[r][v] = MulAdd(weight, value[v], sum[r][v]);
         }
       }
     }
     slots = end == kPageEntries ? 0 : slots >> end << end;
   }
+  KVASIR_UNROLL
   for (int r = 0; r < R; ++r) {
+    KVASIR_UNROLL
     for (int v = 0; v < V; ++v) Store(sum[r][v], out + r * out_stride + c + 8 * v);
   }
 }

@@ -24,13 +24,24 @@ struct ElementBF16 {
   static void Store(F32 a, T* p) { StoreBF16(a, p); }
 };
 
+// Before loops over a register tile: unrolled early, so that its sums become registers. GCC
+// otherwise keeps them in memory as well.
+#if defined(KVASIR_TARGET_PORTABLE)
+#define KVASIR_UNROLL  // loops over lanes inside: left to the vectorizer
+#elif defined(__clang__)
+#define KVASIR_UNROLL _Pragma("unroll")
+#else
+#define KVASIR_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 inline size_t Blocks(size_t dim) { return (dim + kCodecBlock - 1) / kCodecBlock; }
 
-// Reader of a K plane. Tile<V>, made for 32 channels and the V vectors of entries from `e`, reads
-// them channel by channel.
+// Reader of a K plane. Tile<V>, made for a block of channels and the V vectors of entries from `e`,
+// reads them channel by channel.
 template <typename E>
 struct FloatKeys {
   static constexpr size_t kBytes = sizeof(typename E::T);  // of an element
+  static constexpr size_t kBlock = ~size_t{0};             // channels a tile serves: all
   const typename E::T* data;
 
   FloatKeys(const uint8_t* plane, size_t dim)
@@ -45,6 +56,7 @@ struct FloatKeys {
 
 struct Q8Keys {
   static constexpr size_t kBytes = 1;
+  static constexpr size_t kBlock = kCodecBlock;
   const int8_t* data;
   const uint16_t* scale;
 
@@ -56,6 +68,7 @@ struct Q8Keys {
     const int8_t* data;
     F32 scale[V];
     Tile(const Q8Keys& keys, size_t block, size_t e) : data(keys.data + e) {
+      KVASIR_UNROLL
       for (int v = 0; v < V; ++v) scale[v] = LoadF16(keys.scale + block * kPageEntries + e + 8 * v);
     }
     F32 Load(size_t c, int v) const {
@@ -80,19 +93,24 @@ struct FloatValues {
 
 struct Q8Values {
   static constexpr size_t kBytes = 1;
+  static constexpr size_t kMaxScales = kPageEntries * kMaxHeadDim / kCodecBlock;
   const int8_t* data;
   size_t dim, blocks;
-  float scale[kPageEntries * kMaxHeadDim / kCodecBlock];
+  // Every scale in all lanes, an operand in memory: a tile of 3 x 4 sums leaves no register for it.
+  float scale[kMaxScales * kLanes];
 
   Q8Values(const uint8_t* plane, size_t dim)
       : data(reinterpret_cast<const int8_t*>(plane)), dim(dim), blocks(Blocks(dim)) {
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim);
-    for (size_t i = 0; i < kPageEntries * blocks; i += kLanes)
-      Store(LoadF16(halves + i), scale + i);
+    for (size_t i = 0; i < kPageEntries * blocks; i += kLanes) {
+      float floats[kLanes];
+      Store(LoadF16(halves + i), floats);
+      for (size_t j = 0; j < kLanes; ++j) Store(Set(floats[j]), scale + (i + j) * kLanes);
+    }
   }
   F32 Load(size_t e, size_t c, int v) const {
-    return Mul(LoadI8(data + e * dim + c + 8 * v),
-               Set(scale[e * blocks + c / kCodecBlock + v / 4]));
+    const float* s = scale + (e * blocks + c / kCodecBlock + v / 4) * kLanes;
+    return Mul(LoadI8(data + e * dim + c + 8 * v), KVASIR_SIMD::Load(s));
   }
 };
 
