@@ -1,0 +1,393 @@
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "base/error.h"
+#include "engine/testing.h"
+
+namespace kvasir {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::LetterTokenizer;
+using testing::TinyModel;
+
+struct Outcome {
+  std::vector<Generation> results;
+  Ledger peak, end;
+  uint32_t widest_pass = 0;
+};
+
+class EngineTest : public ::testing::Test {
+ protected:
+  static EngineOptions Options() {
+    EngineOptions options;
+    options.kv_memory = 1 << 20;
+    options.k_codec = options.v_codec = Codec::kF32;
+    options.chunk = 48;
+    options.step_tokens = 64;
+    return options;
+  }
+
+  // Requests of many lengths, greedy and seeded, some with stops.
+  static std::vector<Request> Mixed(size_t n) {
+    std::mt19937 rng(5);
+    std::vector<Request> requests(n);
+    for (size_t i = 0; i < n; ++i) {
+      const size_t length = 1 + rng() % 150;
+      for (size_t t = 0; t < length; ++t) {
+        requests[i].tokens.push_back(static_cast<int32_t>(1 + rng() % 39));
+      }
+      requests[i].max_tokens = 1 + rng() % 40;
+      requests[i].sampling.temperature = i % 2 ? 0.9f : 0.0f;
+      requests[i].sampling.seed = i;
+      requests[i].ignore_eos = i % 3 == 0;
+      if (i % 4 == 1) requests[i].stop = {"e", "qz"};
+    }
+    return requests;
+  }
+
+  Outcome Run(std::vector<Request> requests, const EngineOptions& options, size_t threads = 2,
+              bool reversed = false) {
+    TinyModel model;
+    LetterTokenizer tokenizer;
+    Workers workers(threads);
+    Engine engine(model, &tokenizer, BestKernels(), workers, options);
+    Outcome outcome;
+    outcome.results.resize(requests.size());
+    std::vector<size_t> order(requests.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    if (reversed) std::reverse(order.begin(), order.end());
+    for (const size_t i : order) {
+      requests[i].on_done = [&outcome, i](Generation g) { outcome.results[i] = std::move(g); };
+      engine.Submit(std::move(requests[i]));
+    }
+    engine.RunUntilIdle();
+    outcome.end = engine.ledger();
+    outcome.widest_pass = model.widest_pass;
+    return outcome;
+  }
+
+  void ExpectSameAsAlone(const EngineOptions& options) {
+    constexpr size_t kRequests = 24;
+    std::vector<Generation> alone;
+    for (size_t i = 0; i < kRequests; ++i) {
+      std::vector<Request> one;
+      one.push_back(std::move(Mixed(kRequests)[i]));
+      alone.push_back(std::move(Run(std::move(one), options).results[0]));
+    }
+    for (const uint32_t step_tokens : {5u, 17u, 64u}) {
+      for (const size_t threads : {1, 3}) {
+        EngineOptions batch = options;
+        batch.step_tokens = step_tokens;
+        const Outcome outcome = Run(Mixed(kRequests), batch, threads, step_tokens == 17);
+        for (size_t i = 0; i < kRequests; ++i) {
+          EXPECT_EQ(outcome.results[i].tokens, alone[i].tokens) << i << " step " << step_tokens;
+          EXPECT_EQ(outcome.results[i].text, alone[i].text) << i;
+          EXPECT_EQ(outcome.results[i].stop_reason, alone[i].stop_reason) << i;
+        }
+        EXPECT_LE(outcome.widest_pass, step_tokens);
+        EXPECT_EQ(outcome.end.bytes, 0u);
+        EXPECT_EQ(outcome.end.bytes_reserved, 0u);
+        EXPECT_LE(outcome.end.bytes_peak, options.kv_memory);
+      }
+    }
+  }
+};
+
+TEST_F(EngineTest, ARequestGivesTheSameTokensAloneAndInABatch) { ExpectSameAsAlone(Options()); }
+
+TEST_F(EngineTest, ARequestGivesTheSameTokensAloneAndInABatchWithEviction) {
+  EngineOptions options = Options();
+  options.policy = "keydiff:budget=40,block=16";
+  ExpectSameAsAlone(options);
+}
+
+TEST_F(EngineTest, WhatDoesNotFitWaits) {
+  EngineOptions options = Options();
+  options.kv_memory = 64 << 10;  // a few sequences at once
+  const Outcome outcome = Run(Mixed(24), options);
+  for (const Generation& g : outcome.results) {
+    EXPECT_FALSE(g.error) << *g.error;
+    EXPECT_TRUE(g.stop_reason != StopReason::kLength || !g.tokens.empty());
+  }
+  EXPECT_LE(outcome.end.bytes_peak, options.kv_memory);
+  EXPECT_GT(outcome.end.bytes_peak, options.kv_memory / 3);
+}
+
+TEST_F(EngineTest, WhatCanNeverFitIsRefusedWithBothNumbers) {
+  TinyModel model;
+  Workers workers(1);
+  EngineOptions options = Options();
+  options.kv_memory = 16 << 10;
+  Engine engine(model, nullptr, BestKernels(), workers, options);
+  Request request;
+  request.tokens.assign(400, 1);
+  request.max_tokens = 4;
+  try {
+    engine.Submit(std::move(request));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kBudget);
+    EXPECT_THAT(error.what(), HasSubstr("16384"));
+    // 404 positions: 7 pages x 2 layers x 2 heads x K and V of 64 x 4 floats.
+    EXPECT_THAT(error.what(), HasSubstr(std::to_string(7 * 4 * 2 * 1024)));
+  }
+}
+
+TEST_F(EngineTest, BadPromptsAreRefused) {
+  TinyModel model;
+  Workers workers(1);
+  Engine engine(model, nullptr, BestKernels(), workers, Options());
+  EXPECT_THROW(engine.Submit({}), Error);
+  Request outside;
+  outside.tokens = {1, 40};
+  EXPECT_THROW(engine.Submit(std::move(outside)), Error);
+  Request negative;
+  negative.tokens = {-1};
+  EXPECT_THROW(engine.Submit(std::move(negative)), Error);
+  Request longer;
+  longer.tokens.assign(513, 1);
+  EXPECT_THROW(engine.Submit(std::move(longer)), Error);
+  EXPECT_FALSE(engine.Step());
+}
+
+TEST_F(EngineTest, StopStringsCutTheTextAndAreNeverShown) {
+  std::vector<Request> probe(1);
+  probe[0].tokens = {3, 4, 5};
+  probe[0].max_tokens = 30;
+  probe[0].sampling.temperature = 0;
+  probe[0].ignore_eos = true;
+  const std::string text = Run(std::move(probe), Options()).results[0].text;
+  ASSERT_EQ(text.size(), 30u);
+  const std::string stop = text.substr(10, 3);
+  const size_t at = text.find(stop);
+
+  std::string shown;
+  std::vector<Request> stopped(1);
+  stopped[0].tokens = {3, 4, 5};
+  stopped[0].max_tokens = 30;
+  stopped[0].sampling.temperature = 0;
+  stopped[0].ignore_eos = true;
+  stopped[0].stop = {stop};
+  stopped[0].on_text = [&shown](const std::string& piece) { shown += piece; };
+  const Generation g = std::move(Run(std::move(stopped), Options()).results[0]);
+  EXPECT_EQ(g.text, text.substr(0, at));
+  EXPECT_EQ(shown, g.text);
+  EXPECT_EQ(g.stop_reason, StopReason::kStop);
+  EXPECT_EQ(g.tokens.size(), at + 3);
+}
+
+TEST_F(EngineTest, ZeroTokensOnlyPrefills) {
+  std::vector<Request> requests(1);
+  requests[0].tokens.assign(100, 2);
+  requests[0].max_tokens = 0;
+  const Generation g = std::move(Run(std::move(requests), Options()).results[0]);
+  EXPECT_TRUE(g.tokens.empty());
+  EXPECT_EQ(g.entries, 100u * 4);
+}
+
+TEST_F(EngineTest, AnOpenEndedRequestTakesWhatAnEmptyBudgetHolds) {
+  EngineOptions options = Options();
+  options.kv_memory = 64 << 10;
+  std::vector<Request> requests(1);
+  requests[0].tokens.assign(30, 2);
+  requests[0].ignore_eos = true;
+  const Outcome outcome = Run(std::move(requests), options);
+  const Generation& g = outcome.results[0];
+  EXPECT_EQ(g.stop_reason, StopReason::kLength);
+  EXPECT_EQ(g.stop_detail, "KV budget");
+  EXPECT_GT(g.tokens.size(), 100u);
+  EXPECT_LE(outcome.end.bytes_peak, options.kv_memory);
+}
+
+TEST_F(EngineTest, AFullContextStops) {
+  std::vector<Request> requests(1);
+  requests[0].tokens.assign(500, 2);
+  requests[0].max_tokens = 100;
+  requests[0].ignore_eos = true;
+  const Generation g = std::move(Run(std::move(requests), Options()).results[0]);
+  EXPECT_EQ(g.tokens.size(), 12u);
+  EXPECT_EQ(g.stop_detail, "context");
+}
+
+class ForkTest : public EngineTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(ForkTest, ForksAnswerAsAWholePromptWouldAndLeaveTheParentAlone) {
+  EngineOptions options = Options();
+  options.policy = GetParam();
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(2);
+  Engine engine(model, &tokenizer, BestKernels(), workers, options);
+  const auto ask = [&](Request request) {
+    request.max_tokens = request.max_tokens.value_or(20);
+    request.sampling.temperature = 0;
+    request.ignore_eos = true;
+    Generation result;
+    request.on_done = [&result](Generation g) { result = std::move(g); };
+    engine.Submit(std::move(request));
+    engine.RunUntilIdle();
+    return result;
+  };
+  std::vector<int32_t> document;
+  for (int i = 0; i < 96; ++i) document.push_back(1 + i * 7 % 39);  // a multiple of the block
+  const std::vector<int32_t> questions[] = {
+      {5, 6, 7}, {9}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}};
+
+  Request read;
+  read.tokens = document;
+  read.max_tokens = 0;
+  read.keep_state = true;
+  Generation kept = ask(std::move(read));
+  ASSERT_TRUE(kept.state);
+  engine.Freeze(*kept.state);
+  const uint64_t held = engine.ledger().bytes;
+  for (int round = 0; round < 2; ++round) {
+    for (const std::vector<int32_t>& question : questions) {
+      Request fork;
+      fork.tokens = question;
+      fork.fork_of = kept.state.get();
+      Request whole;
+      whole.tokens = document;
+      whole.tokens.insert(whole.tokens.end(), question.begin(), question.end());
+      EXPECT_EQ(ask(std::move(fork)).tokens, ask(std::move(whole)).tokens);
+      EXPECT_EQ(engine.ledger().bytes, held);
+    }
+  }
+  kept.state.reset();
+  EXPECT_EQ(engine.ledger().bytes, 0u);
+  EXPECT_EQ(engine.ledger().bytes_reserved, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, ForkTest,
+                         ::testing::Values("", "keydiff:budget=40,block=16",
+                                           "streaming:budget=40,block=16"));
+
+TEST_F(EngineTest, AConversationGoesOnFromItsOwnState) {
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(1);
+  Engine engine(model, &tokenizer, BestKernels(), workers, Options());
+  std::unique_ptr<SequenceState> state;
+  std::vector<int32_t> said, tokens;
+  for (int turn = 0; turn < 3; ++turn) {
+    std::vector<int32_t> prompt;
+    if (!said.empty()) prompt.push_back(said.back());  // sampled last, not yet in the lanes
+    for (int i = 0; i < 30; ++i) prompt.push_back(1 + (turn * 31 + i) % 39);
+    Request next;
+    next.tokens = prompt;
+    next.max_tokens = 10;
+    next.sampling.temperature = 0;
+    next.ignore_eos = true;
+    next.keep_state = true;
+    next.resume = std::move(state);
+    next.on_done = [&](Generation g) {
+      ASSERT_FALSE(g.error) << *g.error;
+      said = g.tokens;
+      state = std::move(g.state);
+    };
+    engine.Submit(std::move(next));
+    engine.RunUntilIdle();
+
+    tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+    std::vector<Request> whole(1);
+    whole[0].tokens = tokens;
+    whole[0].max_tokens = 10;
+    whole[0].sampling.temperature = 0;
+    whole[0].ignore_eos = true;
+    EXPECT_EQ(Run(std::move(whole), Options()).results[0].tokens, said);
+    tokens.insert(tokens.end(), said.begin(), said.end() - 1);
+  }
+}
+
+TEST_F(EngineTest, ARequestThatFailsFailsAlone) {
+  TinyModel model;
+  model.poison = 13;
+  LetterTokenizer tokenizer;
+  Workers workers(1);
+  Engine engine(model, &tokenizer, BestKernels(), workers, Options());
+  std::vector<Generation> results(3);
+  for (int i = 0; i < 3; ++i) {
+    Request request;
+    request.tokens = {1, 2, i == 1 ? 13 : 3};
+    request.max_tokens = 5;
+    request.ignore_eos = true;
+    request.sampling.temperature = 0;
+    request.stop = {"n"};  // token 13 and 39 are the letter n: end before it comes around
+    request.on_done = [&results, i](Generation g) {
+      results[static_cast<size_t>(i)] = std::move(g);
+    };
+    engine.Submit(std::move(request));
+  }
+  engine.RunUntilIdle();
+  EXPECT_FALSE(results[0].error);
+  ASSERT_TRUE(results[1].error);
+  EXPECT_THAT(*results[1].error, HasSubstr("not a number"));
+  EXPECT_FALSE(results[2].error);
+  EXPECT_EQ(results[0].tokens, results[2].tokens);
+  EXPECT_EQ(engine.ledger().bytes, 0u);
+}
+
+TEST_F(EngineTest, CancelGivesEverythingBackAndReportsOnce) {
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(1);
+  EngineOptions options = Options();
+  options.max_sequences = 1;
+  Engine engine(model, &tokenizer, BestKernels(), workers, options);
+  std::vector<StopReason> reasons;
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 2; ++i) {
+    Request request;
+    request.tokens.assign(40, 3);
+    request.max_tokens = 50;
+    request.ignore_eos = true;
+    request.on_done = [&reasons](Generation g) { reasons.push_back(g.stop_reason); };
+    ids.push_back(engine.Submit(std::move(request)));
+  }
+  ASSERT_TRUE(engine.Step());
+  EXPECT_EQ(engine.n_running(), 1u);
+  EXPECT_EQ(engine.n_waiting(), 1u);
+  engine.Cancel(ids[1]);
+  engine.Cancel(ids[0]);
+  engine.Cancel(ids[0]);
+  EXPECT_EQ(reasons, (std::vector<StopReason>{StopReason::kCancelled, StopReason::kCancelled}));
+  EXPECT_EQ(engine.ledger().bytes_reserved, 0u);
+  EXPECT_FALSE(engine.Step());
+}
+
+TEST_F(EngineTest, ScoreSeesWhatGenerationSees) {
+  EngineOptions options = Options();
+  options.policy = "keydiff:budget=40,block=16";
+  TinyModel model;
+  Workers workers(1);
+  Engine engine(model, nullptr, BestKernels(), workers, options);
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 160; ++i) tokens.push_back(1 + i * 11 % 39);
+  std::vector<float> last;
+  uint32_t rows = 0;
+  const auto result = engine.Score(tokens, [&](uint32_t row, std::span<const float> logits) {
+    EXPECT_EQ(row, rows++);
+    last.assign(logits.begin(), logits.end());
+  });
+  EXPECT_EQ(rows, 160u);
+  EXPECT_EQ(result.entries, 40u * 4);
+  const auto best = std::max_element(last.begin(), last.end()) - last.begin();
+
+  std::vector<Request> same(1);
+  same[0].tokens = tokens;
+  same[0].max_tokens = 1;
+  same[0].sampling.temperature = 0;
+  same[0].ignore_eos = true;
+  EXPECT_EQ(Run(std::move(same), options).results[0].tokens,
+            std::vector<int32_t>{static_cast<int32_t>(best)});
+  EXPECT_EQ(engine.ledger().bytes, 0u);
+}
+
+}  // namespace
+}  // namespace kvasir

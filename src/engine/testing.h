@@ -1,0 +1,123 @@
+// A model and a tokenizer for engine tests: tiny, instant, and honest about the cache. The logits
+// after a row are a function of the entries that are alive in the lanes at or before it, so
+// whatever the engine does wrong with lanes, positions, forks or neighbours changes the tokens.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace kvasir::testing {
+
+inline constexpr uint32_t kVocabulary = 40;
+
+class TinyModel : public Model {
+ public:
+  explicit TinyModel(uint32_t max_rows = 64, uint32_t context = 512) : max_rows_(max_rows) {
+    config_.architecture = "tiny";
+    config_.n_layers = 2;
+    config_.n_heads = config_.n_kv_heads = 2;
+    config_.hidden = 8;
+    config_.head_dim = 4;
+    config_.vocab_size = kVocabulary;
+    config_.context_length = context;
+  }
+  const ModelConfig& config() const override { return config_; }
+  uint32_t max_rows() const override { return max_rows_; }
+  uint64_t weight_bytes() const override { return 0; }
+  uint64_t scratch_bytes() const override { return 0; }
+
+  void Forward(std::span<const Segment> segments, const LogitsSink& sink) override {
+    uint32_t rows_in_pass = 0;
+    for (size_t s = 0; s < segments.size(); ++s) {
+      const Segment& segment = segments[s];
+      AppendCursor& cursor = *segment.cursor;
+      const auto n = static_cast<uint32_t>(segment.tokens.size());
+      rows_in_pass += n;
+      CHECK(n == cursor.n_rows());
+      std::vector<float> data(size_t{n} * 8);
+      const Rows rows{data.data(), n, 8, 8};
+      for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
+        for (uint32_t r = 0; r < n; ++r) {
+          for (uint32_t c = 0; c < 8; ++c) {
+            rows.row(r)[c] =
+                std::sin(static_cast<float>(segment.tokens[r] * 8 + c) + static_cast<float>(layer));
+          }
+        }
+        cursor.Append(layer, rows, rows);
+      }
+      const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
+                                    : segment.logits == WantLogits::kLast ? n - 1
+                                                                          : n;
+      for (uint32_t r = first_wanted; r < n; ++r) {
+        sink(s, r, Logits(cursor, cursor.first_position() + r));
+      }
+      cursor.Finish();
+    }
+    CHECK(rows_in_pass <= max_rows_);
+    widest_pass = std::max(widest_pass, rows_in_pass);
+  }
+
+  uint32_t widest_pass = 0;
+  int32_t poison = -1;  // a token after which every logit is NaN
+
+ private:
+  // Sums first key channel x position over what row `position` sees, in both layers and heads, and
+  // hashes it.
+  std::vector<float> Logits(const AppendCursor& cursor, uint32_t position) const {
+    double seen = 0;
+    bool poisoned = false;
+    for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
+      for (uint32_t head = 0; head < config_.n_kv_heads; ++head) {
+        const LaneView lane = cursor.View(layer, head);
+        for (uint32_t p = 0; p < lane.n_pages; ++p) {
+          const PageView& page = lane.pages[p];
+          for (uint32_t slot = 0; slot < page.filled; ++slot) {
+            if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
+            CHECK(page.k_codec == Codec::kF32);
+            const float key = reinterpret_cast<const float*>(page.k)[slot];
+            seen += (head + 1) * (page.position(slot) + 1.0) * key;
+            poisoned |= poison >= 0 && layer == 0 && head == 0 &&
+                        key == std::sin(static_cast<float>(poison * 8));
+          }
+        }
+      }
+    }
+    std::vector<float> logits(kVocabulary);
+    for (uint32_t v = 0; v < kVocabulary; ++v) {
+      logits[v] = poisoned ? NAN : static_cast<float>(3 * std::sin(seen * (v + 1)));
+    }
+    return logits;
+  }
+
+  ModelConfig config_;
+  uint32_t max_rows_;
+};
+
+// Token i is the letter 'a' + i % 26; token 0 ends a text.
+class LetterTokenizer : public Tokenizer {
+ public:
+  LetterTokenizer() {
+    eos_ = 0;
+    ends_ = {0};
+  }
+  std::vector<TokenId> Encode(std::string_view text, bool, bool) const override {
+    std::vector<TokenId> ids;
+    for (const char c : text) ids.push_back(c - 'a');
+    return ids;
+  }
+  std::string Piece(TokenId id, bool) const override {
+    return std::string(1, static_cast<char>('a' + id % 26));
+  }
+  std::string Decode(std::span<const TokenId> ids, bool special, bool) const override {
+    std::string text;
+    for (const TokenId id : ids) text += Piece(id, special);
+    return text;
+  }
+  size_t vocab_size() const override { return kVocabulary; }
+  bool IsControl(TokenId id) const override { return id == 0; }
+};
+
+}  // namespace kvasir::testing
