@@ -1,7 +1,8 @@
 // Matrix products: out[r][o] = sum over k of x[r][k] * w[o][k] (+ bias[o]), for packed weights.
 //
-// One product for one row, a few, and many: bits of an output element depend on weight type, target and
-// length alone [contract: rows.equal]. Several products over the same rows run in one fork-join.
+// One product for one row, a few, and many: bits of an output element depend on weight type, target
+// and length alone [contract: rows.equal]. Several products over the same rows run in one
+// fork-join.
 #pragma once
 
 #include <cstdint>
@@ -37,30 +38,31 @@ class PackedMatrix {
   AlignedBuffer data_;
 };
 
-// Activations of one fork-join: the f32 rows and, when a product needs it, their int8 form. Owner of the
-// int8 scratch for at most `max_rows` rows of at most `max_k` floats.
+// Activations of one fork-join: the f32 rows and, when a product needs it, their int8 form. Owner
+// of the int8 scratch for at most `max_rows` rows of at most `max_k` floats.
 class Activations {
  public:
   Activations(size_t max_rows, size_t max_k);
-  // Takes the rows to multiply next. With kFast and k a multiple of 32 they are quantized once, in parallel.
+  // Takes the rows to multiply next. With kFast and k a multiple of 32 they are quantized once, in
+  // parallel.
   void Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x);
 
   const Rows& rows() const { return x_; }
   const QuantizedRows* quantized() const { return is_quantized_ ? &quantized_ : nullptr; }
-  size_t bytes() const { return q_.size() + scale_.size() + sum_.size(); }
+  size_t bytes() const { return q_.size() + scale_.size() + scaled_sum_.size(); }
 
  private:
   Rows x_;
   bool is_quantized_ = false;
   QuantizedRows quantized_ = {};
-  AlignedBuffer q_, scale_, sum_;
+  AlignedBuffer q_, scale_, scaled_sum_;
 };
 
 struct MatMulJob {
   const PackedMatrix* w = nullptr;
   const float* bias = nullptr;  // [outputs], or null
-  Rows out;                     // stride >= outputs rounded up to 16; padding columns receive anything
-  bool accumulate = false;      // out += product (residual stream)
+  Rows out;                 // stride >= outputs rounded up to 16; padding columns receive anything
+  bool accumulate = false;  // out += product (residual stream)
 };
 
 // All jobs multiply the same activations.

@@ -1,25 +1,35 @@
 // Per-target pieces of the matrix product; kernels/matmul.h is what callers use.
 //
-// Weights are repacked at load into groups of 16 output rows ("columns" of the product). A group is one
-// sequential stream of records, each holding 32 (K-quants: 256) steps of K for all 16 outputs together
-// with their scales: one stream per group is what reaches the read limit with one row, and the same
-// records serve many rows with the same arithmetic, hence equal bits [contract: rows.equal].
+// Weights are repacked at load into groups of 16 output rows ("columns" of the product). A group is
+// one sequential stream of records, each holding 32 (K-quants: 256) steps of K for all 16 outputs
+// together with their scales: one stream per group is what reaches the read limit with one row, and
+// the same records serve many rows with the same arithmetic, hence equal bits [contract:
+// rows.equal].
 //
-//   kF32, kF16, kBF16  per step of K: 16 elements
-//   kQ8    per 32 steps: 8 x 64 B of w + 128 (u8; byte 4c + j of block s = output c, step 4s + j), 16 f16 scales
-//   kQ4    per 32 steps: 4 x 64 B of nibbles (low half: block s, high half: block s + 4), 16 f16 scales,
-//          16 f16 minima: w = scale * nibble + min
-//   kQ4K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 x (256 B nibbles, 16 u8 scales, 16 u8 minima):
-//          w = d * scale * nibble - dmin * min
-//   kQ6K   per 256 steps: 16 f16 d, then 8 x (512 B of q (u8, 0..63), 2 x 16 i8 scales, one per 16 steps):
-//          w = d * scale * (q - 32)
+//   kF32, kF16, kBF16
+//          per step: 16 elements
+//   kQ8    per 32 steps: 8 x 64 B of w + 128 (u8; byte 4c + j of block s is output c, step 4s + j),
+//          16 f16 scales
+//   kQ4    per 32 steps: 4 x 64 B of nibbles (low half: block s, high half: block s + 4),
+//          16 f16 scales, 16 f16 minima: w = scale * nibble + min
+//   kQ4K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 256 B of nibbles, 16 u8 scales,
+//          16 u8 minima: w = d * scale * nibble - dmin * min
+//   kQ6K   per 256 steps: 16 f16 d, then 8 parts of 256 B of low nibbles as in kQ4, 2 x 64 B of
+//          high bits, 2 x 16 i8 scales (one per 16 steps): w = d * scale * (q - 32). Bits 2i and
+//          2i + 1 of byte 4c + j of high half h belong to output c, step 4 (4h + i) + j.
 //
-// Q4_0 becomes kQ4 with min = -8 * scale, Q4_1 kQ4, Q8_0 kQ8, Q5_0 kQ8 (w - 16 in -16..15).
+// Q4_0 becomes kQ4 with min = -8 * scale (kQ8 if -8 * scale of some block is no finite f16), Q4_1
+// kQ4, Q8_0 kQ8, Q5_0 kQ8 (w in -16..15). Outputs beyond the last one are zeros.
 //
-// Exact arithmetic (--compute f32): weights expanded to f32 as DequantizeRow does, products with f32
-// activations summed by FMA in ascending K, one chain per output element.
-// Fast arithmetic: activations are int8 per 32 steps (scale = amax / 127); integer sums inside a block are
-// exact; blocks are folded with FMA in ascending K. Float weights always take the exact path.
+// Exact arithmetic (--compute f32): weights expanded to f32 as ggml's types define them (equal
+// values; a zero may differ in sign), times f32 activations, one MulAdd chain per output element in
+// ascending K.
+//
+// Fast arithmetic: activations are int8 per 32 steps, and a block adds to the element's chain
+//   sum = MulAdd(float(dot), scale * a_scale, sum)    dot of integer weights and activations, exact
+//   sum = MulAdd(min, a_scaled_sum, sum)              for kQ4 and kQ4K
+// in ascending order. kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
+// scale * (q - 32), and scale = d; still |dot| < 2^24. Float weights always take the exact path.
 #pragma once
 
 #include <stddef.h>
@@ -29,8 +39,40 @@ namespace kvasir {
 
 enum class PackedKind : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kQ4K, kQ6K };
 inline constexpr int kPackedKinds = 7;
-inline constexpr uint32_t kGroup = 16;       // outputs in a group
-inline constexpr uint32_t kActBlock = 32;    // steps of K that share one activation scale
+inline constexpr uint32_t kGroup = 16;     // outputs in a group
+inline constexpr uint32_t kActBlock = 32;  // steps of K that share one activation scale
+
+// A record: `steps` of K for the 16 outputs of a group.
+struct RecordLayout {
+  uint32_t steps, bytes;
+};
+constexpr RecordLayout Record(PackedKind kind) {
+  switch (kind) {
+    case PackedKind::kF32:
+      return {1, 64};
+    case PackedKind::kF16:
+    case PackedKind::kBF16:
+      return {1, 32};
+    case PackedKind::kQ8:
+      return {32, 512 + 32};
+    case PackedKind::kQ4:
+      return {32, 256 + 2 * 32};
+    case PackedKind::kQ4K:
+      return {256, 2 * 32 + 8 * (256 + 2 * 16)};
+    case PackedKind::kQ6K:
+      break;
+  }
+  return {256, 32 + 8 * (256 + 128 + 2 * 16)};
+}
+// Offsets in a record, and for K-quants in a part of 32 steps.
+namespace record {
+inline constexpr size_t kQ8Scales = 512;
+inline constexpr size_t kQ4Scales = 256, kQ4Minima = 288;
+inline constexpr size_t kQ4KMinimum = 32, kQ4KParts = 64, kQ4KPartBytes = 288;
+inline constexpr size_t kQ4KScales = 256, kQ4KMinima = 272;
+inline constexpr size_t kQ6KParts = 32, kQ6KPartBytes = 416;
+inline constexpr size_t kQ6KHigh = 256, kQ6KScales = 384;
+}  // namespace record
 
 struct PackedGroups {  // view of consecutive groups
   const uint8_t* data;
@@ -39,16 +81,19 @@ struct PackedGroups {  // view of consecutive groups
   size_t k;
 };
 
-struct QuantizedRows {  // view: int8 activations of `n` rows
-  const int8_t* q;        // [n][k], rows `stride` bytes apart (a multiple of 32)
-  const float* scale;     // [n][k / 32]
-  const int32_t* sum;     // [n][k / 32]: sum of the block's q
-  size_t stride, blocks;  // blocks = k / 32
+// View: int8 activations. scale = amax / 127 of the block, q = x * (127 / amax) rounded to nearest
+// even, in -127..127. A block whose amax is below 2^-110 counts as zero (scale 0); one with an
+// infinity or a NaN has scale NaN and q 0, so that the outputs become NaN.
+struct QuantizedRows {
+  const int8_t* q;          // [n][k], rows `stride` bytes apart (a multiple of 32)
+  const float* scale;       // [n][k / 32]
+  const float* scaled_sum;  // [n][k / 32]: scale * the sum of the block's q
+  size_t stride, blocks;    // blocks = k / 32
 };
 
 struct MatMulKernels {
   // Quantizes one row of k floats (k a multiple of 32).
-  void (*quantize_row)(const float* x, size_t k, int8_t* q, float* scale, int32_t* sum);
+  void (*quantize_row)(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum);
   // out[r * out_stride + 16 g + c] for rows r < n and all groups; null for float kinds.
   void (*fast[kPackedKinds])(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
                              size_t out_stride);

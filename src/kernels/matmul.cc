@@ -1,0 +1,387 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace kvasir {
+
+namespace {
+
+// ---- packing: an output's blocks, as ggml lays them out, into column c of its group ----
+
+inline uint32_t FourBytes(
+    const uint8_t* p) {  // byte-parallel work only, so the byte order is no matter
+  uint32_t v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+inline void PutFourBytes(uint8_t* p, uint32_t v) { std::memcpy(p, &v, sizeof(v)); }
+inline void PutHalf(uint8_t* p, size_t c, const uint8_t* half) { std::memcpy(p + 2 * c, half, 2); }
+
+constexpr uint32_t kLowNibbles = 0x0f0f0f0f;
+
+// Where bytes 4c.. of block s of a record lie.
+inline uint8_t* Slot(uint8_t* part, size_t s, size_t c) { return part + 64 * s + 4 * c; }
+
+// 16 bytes of ggml's nibbles (low: steps 0..15, high: 16..31) have the record's order already.
+void PutNibbles(const uint8_t* q, size_t c, uint8_t* part) {
+  for (size_t s = 0; s < 4; ++s) std::memcpy(Slot(part, s, c), q + 4 * s, 4);
+}
+
+// False if -8 * scale is no finite f16.
+bool PackQ4_0(const uint8_t* block, size_t c, uint8_t* record) {
+  uint16_t scale;
+  std::memcpy(&scale, block, sizeof(scale));
+  const uint16_t min = F32ToF16(-8.0f * F16ToF32(scale));
+  PutHalf(record + record::kQ4Scales, c, block);
+  std::memcpy(record + record::kQ4Minima + 2 * c, &min, sizeof(min));
+  PutNibbles(block + 2, c, record);
+  return (min & 0x7c00) != 0x7c00;
+}
+
+void PackQ4_1(const uint8_t* block, size_t c, uint8_t* record) {
+  PutHalf(record + record::kQ4Scales, c, block);
+  PutHalf(record + record::kQ4Minima, c, block + 2);
+  PutNibbles(block + 4, c, record);
+}
+
+void PackQ8_0(const uint8_t* block, size_t c, uint8_t* record) {
+  PutHalf(record + record::kQ8Scales, c, block);
+  for (size_t s = 0; s < 8; ++s) {
+    PutFourBytes(Slot(record, s, c), FourBytes(block + 2 + 4 * s) ^ 0x80808080);
+  }
+}
+
+// Nibbles and, for Q5_0, a fifth bit, as bytes w + 128 = q - zero + 128.
+void PackNibblesAsBytes(const uint8_t* block, const uint8_t* nibbles, uint32_t fifth, int zero,
+                        size_t c, uint8_t* record) {
+  PutHalf(record + record::kQ8Scales, c, block);
+  for (size_t k = 0; k < 32; ++k) {
+    const int low = nibbles[k % 16] >> (k / 16 * 4) & 15;
+    const int q = low | static_cast<int>(fifth >> k & 1) << 4;
+    Slot(record, k / 4, c)[k % 4] = static_cast<uint8_t>(q - zero + 128);
+  }
+}
+
+void PackQ5_0(const uint8_t* block, size_t c, uint8_t* record) {
+  const uint32_t fifth = static_cast<uint32_t>(block[2]) | static_cast<uint32_t>(block[3]) << 8 |
+                         static_cast<uint32_t>(block[4]) << 16 |
+                         static_cast<uint32_t>(block[5]) << 24;
+  PackNibblesAsBytes(block, block + 6, fifth, 16, c, record);
+}
+
+void PackQ4_K(const uint8_t* block, size_t c, uint8_t* record) {
+  PutHalf(record, c, block);
+  PutHalf(record + record::kQ4KMinimum, c, block + 2);
+  const uint8_t* six_bits = block + 4;  // eight scales and eight minima of six bits in twelve bytes
+  const uint8_t* q = block + 16;
+  for (size_t b = 0; b < 8; ++b) {
+    uint8_t* part = record + record::kQ4KParts + b * record::kQ4KPartBytes;
+    uint8_t& scale = part[record::kQ4KScales + c];
+    uint8_t& min = part[record::kQ4KMinima + c];
+    if (b < 4) {
+      scale = six_bits[b] & 63;
+      min = six_bits[b + 4] & 63;
+    } else {
+      scale = static_cast<uint8_t>((six_bits[b + 4] & 15) | (six_bits[b - 4] >> 6) << 4);
+      min = static_cast<uint8_t>((six_bits[b + 4] >> 4) | (six_bits[b] >> 6) << 4);
+    }
+    const uint8_t* in = q + b / 2 * 32;  // two parts share 32 bytes: low nibbles, high nibbles
+    const int shift = b % 2 == 0 ? 0 : 4;
+    for (size_t s = 0; s < 4; ++s) {
+      const uint32_t low = FourBytes(in + 4 * s) >> shift & kLowNibbles;
+      const uint32_t high = FourBytes(in + 16 + 4 * s) >> shift & kLowNibbles;
+      PutFourBytes(Slot(part, s, c), low | high << 4);
+    }
+  }
+}
+
+void PackQ6_K(const uint8_t* block, size_t c, uint8_t* record) {
+  const uint8_t *low = block, *high = block + 128, *scales = block + 192;
+  PutHalf(record, c, block + 208);
+  for (size_t b = 0; b < 8; ++b) {
+    uint8_t* part = record + record::kQ6KParts + b * record::kQ6KPartBytes;
+    part[record::kQ6KScales + c] = scales[2 * b];
+    part[record::kQ6KScales + kGroup + c] = scales[2 * b + 1];
+    // Each half of 128 steps: parts 0, 1 are the low nibbles of 64 bytes, parts 2, 3 the high ones,
+    // and part i has bits 2i, 2i + 1 of 32 bytes on top.
+    const size_t i = b % 4;
+    const uint8_t* nibbles = low + b / 4 * 64 + i % 2 * 32;
+    const uint8_t* pairs = high + b / 4 * 32;
+    const size_t shift = i / 2 * 4;
+    uint32_t tops[2] = {0, 0};
+    for (size_t s = 0; s < 8; ++s) {
+      const uint32_t q = FourBytes(nibbles + 4 * s) >> shift & kLowNibbles;
+      const uint32_t top = FourBytes(pairs + 4 * s) >> (2 * i) & 0x03030303;
+      uint8_t* slot = Slot(part, s % 4, c);
+      PutFourBytes(slot, s < 4 ? q : FourBytes(slot) | q << 4);
+      tops[s / 4] |= top << (2 * (s % 4));
+    }
+    for (size_t half = 0; half < 2; ++half) {
+      PutFourBytes(Slot(part + record::kQ6KHigh, half, c), tops[half]);
+    }
+  }
+}
+
+template <typename T>
+void PackElements(const uint8_t* row, size_t k, size_t c, uint8_t* group) {
+  for (size_t i = 0; i < k; ++i) {
+    std::memcpy(group + (i * kGroup + c) * sizeof(T), row + i * sizeof(T), sizeof(T));
+  }
+}
+
+template <typename F>
+void PackBlocks(const uint8_t* row, size_t k, const DTypeInfo& info, size_t record_bytes,
+                uint8_t* group, F pack) {
+  for (size_t b = 0; b < k / info.block; ++b) pack(row + b * info.bytes, group + b * record_bytes);
+}
+
+PackedKind KindOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return PackedKind::kF32;
+    case DType::kF16:
+      return PackedKind::kF16;
+    case DType::kBF16:
+      return PackedKind::kBF16;
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return PackedKind::kQ4;
+    case DType::kQ5_0:
+    case DType::kQ8_0:
+      return PackedKind::kQ8;
+    case DType::kQ4_K:
+      return PackedKind::kQ4K;
+    case DType::kQ6_K:
+      break;
+  }
+  return PackedKind::kQ6K;
+}
+
+// One output. False: the row does not fit into `kind` (Q4_0 into kQ4).
+bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t* group) {
+  const uint8_t* row = source.row(output);
+  const size_t k = source.cols, c = output % kGroup;
+  const DTypeInfo& info = Info(source.dtype);
+  bool fits = true;
+  const auto blocks = [&](auto pack) {
+    PackBlocks(row, k, info, Record(kind).bytes, group,
+               [&](const uint8_t* block, uint8_t* record) { pack(block, c, record); });
+  };
+  switch (source.dtype) {
+    case DType::kF32:
+      PackElements<uint32_t>(row, k, c, group);
+      break;
+    case DType::kF16:
+    case DType::kBF16:
+      PackElements<uint16_t>(row, k, c, group);
+      break;
+    case DType::kQ4_0:
+      if (kind == PackedKind::kQ4) {
+        blocks([&](auto... args) { fits &= PackQ4_0(args...); });
+      } else {
+        blocks([](const uint8_t* block, size_t column, uint8_t* record) {
+          PackNibblesAsBytes(block, block + 2, 0, 8, column, record);
+        });
+      }
+      break;
+    case DType::kQ4_1:
+      blocks(PackQ4_1);
+      break;
+    case DType::kQ5_0:
+      blocks(PackQ5_0);
+      break;
+    case DType::kQ8_0:
+      blocks(PackQ8_0);
+      break;
+    case DType::kQ4_K:
+      blocks(PackQ4_K);
+      break;
+    case DType::kQ6_K:
+      blocks(PackQ6_K);
+      break;
+  }
+  return fits;
+}
+
+}  // namespace
+
+PackedMatrix PackedMatrix::Pack(const TensorView& source, Workers& workers) {
+  const DTypeInfo& info = Info(source.dtype);
+  constexpr uint64_t kMost = std::numeric_limits<uint32_t>::max();
+  if (source.rows == 0 || source.cols == 0 || source.rows > kMost || source.cols > kMost) {
+    Fail(Code::kCorrupt, "matrix of {} x {} {}: both sizes must be in 1..{}", source.rows,
+         source.cols, info.name, kMost);
+  }
+  if (source.cols % info.block != 0) {
+    Fail(Code::kCorrupt, "matrix of {} x {} {}: rows must be a multiple of {} elements",
+         source.rows, source.cols, info.name, info.block);
+  }
+  PackedMatrix m;
+  m.outputs_ = static_cast<uint32_t>(source.rows);
+  m.k_ = static_cast<uint32_t>(source.cols);
+  // Q4_0 with a scale too large for kQ4 is packed again as kQ8, which holds any scale.
+  for (m.kind_ = KindOf(source.dtype);; m.kind_ = PackedKind::kQ8) {
+    const RecordLayout layout = Record(m.kind_);
+    m.group_bytes_ = source.cols / layout.steps * layout.bytes;
+    m.data_ = AlignedBuffer(MulOrThrow(m.n_groups(), m.group_bytes_, "packed matrix"));
+    std::atomic<bool> fits = true;
+    workers.Run(m.n_groups(), [&](size_t g, size_t) {
+      uint8_t* group = m.data_.data() + g * m.group_bytes_;
+      const uint64_t end = std::min<uint64_t>(source.rows, (g + 1) * kGroup);
+      for (uint64_t output = g * kGroup; output < end; ++output) {
+        if (!PackRow(source, output, m.kind_, group)) fits = false;
+      }
+    });
+    if (fits) return m;
+  }
+}
+
+PackedGroups PackedMatrix::Groups(size_t first, size_t n) const {
+  DCHECK(first + n <= n_groups());
+  return {data_.data() + first * group_bytes_, group_bytes_, n, k_};
+}
+
+Activations::Activations(size_t max_rows, size_t max_k)
+    : q_(max_rows * RoundUp<size_t>(max_k, kActBlock)),
+      scale_(max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
+      scaled_sum_(max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)) {}
+
+void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x) {
+  x_ = x;
+  is_quantized_ = compute == Compute::kFast && x.dim % kActBlock == 0;
+  if (!is_quantized_) return;
+  const size_t blocks = x.dim / kActBlock;
+  CHECK(x.count * x.dim <= q_.size() && x.count * blocks * sizeof(float) <= scale_.size());
+  quantized_ = {q_.as<int8_t>(), scale_.as<float>(), scaled_sum_.as<float>(), x.dim, blocks};
+  constexpr size_t kFloatsOfTask = 16384;  // about 4 us
+  const size_t rows_of_task = std::max<size_t>(1, kFloatsOfTask / x.dim);
+  workers.Run(DivideUp(x.count, rows_of_task), [&](size_t task, size_t) {
+    const size_t end = std::min(x.count, (task + 1) * rows_of_task);
+    for (size_t r = task * rows_of_task; r < end; ++r) {
+      kernels.matmul.quantize_row(x.row(r), x.dim, q_.as<int8_t>() + r * x.dim,
+                                  scale_.as<float>() + r * blocks,
+                                  scaled_sum_.as<float>() + r * blocks);
+    }
+  });
+}
+
+namespace {
+
+// Rows of a task: a multiple of the kernels' tiles of 3 and 6 rows.
+constexpr size_t kTaskRows = 66;
+// A task's product waits here when it must be added to what is in `out`.
+constexpr size_t kSumFloats = 16384;
+
+// Cost of a group with `rows` rows, in bytes of a weight read for one row: reading a byte takes
+// about as long as eight rows' arithmetic on it.
+size_t CostOfGroup(size_t group_bytes, size_t rows) { return group_bytes * (8 + rows) / 9; }
+
+// How the products of a job are cut into tasks: tiles of groups, and inside a tile blocks of rows,
+// so that consecutive tasks share weights.
+struct Cut {
+  size_t groups = 0, row_blocks = 0, tasks = 0;
+};
+
+class Tasks {
+ public:
+  Tasks(std::span<const MatMulJob> jobs, size_t rows, size_t n_workers) : jobs_(jobs) {
+    row_blocks_ = DivideUp(rows, kTaskRows);
+    block_rows_ = std::min(rows, kTaskRows);
+    size_t cost = 0;
+    for (const MatMulJob& job : jobs) {
+      cost += job.w->n_groups() * CostOfGroup(GroupBytes(job), block_rows_) * row_blocks_;
+    }
+    // Eight tasks per thread even out their ends. Below 16 KiB (1 us) handing out costs too much;
+    // above 512 KiB (50 us) the last task is waited for. Many rows profit from many groups to a
+    // task: what a kernel prepares of the activations serves all of them.
+    const size_t most = rows > 8 ? 8 << 20 : 512 << 10;
+    cost_of_task_ = std::clamp<size_t>(cost / (8 * n_workers), 16 << 10, most);
+  }
+
+  Cut Of(const MatMulJob& job) const {
+    size_t groups = cost_of_task_ / CostOfGroup(GroupBytes(job), block_rows_);
+    if (job.accumulate) groups = std::min(groups, kSumFloats / (block_rows_ * kGroup));
+    groups = std::clamp<size_t>(groups, 1, job.w->n_groups());
+    return {groups, row_blocks_, DivideUp(job.w->n_groups(), groups) * row_blocks_};
+  }
+
+  size_t Count() const {
+    size_t n = 0;
+    for (const MatMulJob& job : jobs_) n += Of(job).tasks;
+    return n;
+  }
+
+ private:
+  static size_t GroupBytes(const MatMulJob& job) { return job.w->Groups(0, 0).group_bytes; }
+
+  std::span<const MatMulJob> jobs_;
+  size_t row_blocks_ = 0, block_rows_ = 0, cost_of_task_ = 0;
+};
+
+void Product(const Kernels& kernels, const Activations& x, const PackedMatrix& w,
+             const PackedGroups& groups, size_t row, size_t n, float* out, size_t stride) {
+  const auto kind = static_cast<size_t>(w.kind());
+  const QuantizedRows* q = x.quantized();
+  if (q != nullptr && kernels.matmul.fast[kind] != nullptr) {
+    const QuantizedRows rows = {q->q + row * q->stride, q->scale + row * q->blocks,
+                                q->scaled_sum + row * q->blocks, q->stride, q->blocks};
+    kernels.matmul.fast[kind](groups, rows, n, out, stride);
+  } else {
+    kernels.matmul.exact[kind](groups, x.rows().row(row), x.rows().stride, n, out, stride);
+  }
+}
+
+void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job, const Cut& cut,
+             size_t task) {
+  const size_t group = task / cut.row_blocks * cut.groups;
+  const size_t row = task % cut.row_blocks * kTaskRows;
+  const size_t groups = std::min(cut.groups, job.w->n_groups() - group);
+  const size_t rows = std::min(kTaskRows, x.rows().count - row);
+  const size_t column = group * kGroup;
+  const size_t columns = std::min<size_t>(groups * kGroup, job.w->outputs() - column);
+  float* out = job.out.row(row) + column;
+
+  alignas(64) float sums[kSumFloats];
+  float* product = job.accumulate ? sums : out;
+  const size_t stride = job.accumulate ? groups * kGroup : job.out.stride;
+  Product(kernels, x, *job.w, job.w->Groups(group, groups), row, rows, product, stride);
+  if (job.bias == nullptr && !job.accumulate) return;
+  for (size_t r = 0; r < rows; ++r) {
+    float* p = product + r * stride;
+    if (job.bias != nullptr) {
+      for (size_t c = 0; c < columns; ++c) p[c] += job.bias[column + c];
+    }
+    if (job.accumulate) {
+      float* o = out + r * job.out.stride;
+      for (size_t c = 0; c < columns; ++c) o[c] += p[c];
+    }
+  }
+}
+
+}  // namespace
+
+void MatMul(const Kernels& kernels, Workers& workers, const Activations& x,
+            std::span<const MatMulJob> jobs) {
+  const size_t rows = x.rows().count;
+  if (rows == 0) return;
+  for (const MatMulJob& job : jobs) {
+    CHECK(job.w->k() == x.rows().dim && job.out.count >= rows &&
+          job.out.stride >= job.w->n_groups() * kGroup);
+  }
+  const Tasks tasks(jobs, rows, workers.size());
+  workers.Run(tasks.Count(), [&](size_t task, size_t) {
+    for (const MatMulJob& job : jobs) {
+      const Cut cut = tasks.Of(job);
+      if (task < cut.tasks) return RunTask(kernels, x, job, cut, task);
+      task -= cut.tasks;
+    }
+  });
+}
+
+}  // namespace kvasir

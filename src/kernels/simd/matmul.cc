@@ -1,0 +1,14 @@
+#include "kernels/simd/matmul.h"
+
+#include "kernels/simd/fill.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+void FillMatMul(kvasir::MatMulKernels* table) {
+  *table = {};
+  table->quantize_row = QuantizeRow;
+  FillExact(table);
+  FillFast(table);
+}
+
+}  // namespace kvasir::KVASIR_SIMD

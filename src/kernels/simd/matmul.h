@@ -1,0 +1,13 @@
+// What the sources of the matrix product in simd/ share.
+#pragma once
+
+#include "kernels/matmul_kernels.h"
+#include "kernels/simd/target.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum);
+void FillExact(kvasir::MatMulKernels* table);
+void FillFast(kvasir::MatMulKernels* table);
+
+}  // namespace kvasir::KVASIR_SIMD

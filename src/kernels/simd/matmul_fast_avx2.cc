@@ -1,0 +1,472 @@
+// Fast products on AVX2. A *form* says how 32 steps of 16 outputs ("a part") lie in memory and how
+// their integer dot products are taken; Tile() is the loop over parts around it. Few rows read the
+// packed records where they are (one pass over memory, weights unpacked in registers). Many rows
+// expand a stretch of a group into a form that costs no unpacking, in a tile on the stack that
+// stays in L1, and run over it. Integer sums are exact and Tile() folds every form alike, so both
+// ways give equal bits.
+//
+//   nibbles  u4 x s8 by vpmaddubsw, summed in 16 bits: 8 x 2 products stay below
+//            8 * 2 * 15 * 127 = 30480.
+//   bytes    |w| x sign(a, w) by vpmaddubsw: 2 * 128 * 127 = 32512 fits only once, so every step is
+//            widened. For many rows int16 x int16 by vpmaddwd: no sign, half the instructions.
+//   6 bits   |q - 32| x sign(a, q - 32): 4 x 2 products stay below 4 * 2 * 32 * 127 = 32512; then
+//            times the scale of 16 steps by vpmaddwd. For many rows int16 scale * (q - 32).
+//
+// GCC would spill the accumulators of the straight-line code: Pin() keeps their order.
+#include "kernels/simd/target.h"
+
+#if defined(KVASIR_TARGET_AVX2)
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/simd/matmul.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+namespace {
+
+inline void Pin(__m256i& v) { asm volatile("" : "+x"(v)); }
+
+inline __m256i LoadBytes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline __m256i Broadcast(const void* p) {
+  int32_t value;
+  memcpy(&value, p, sizeof(value));
+  return _mm256_set1_epi32(value);
+}
+inline __m256 LoadHalf(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m256 LoadU8AsF32(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+// Activations of the rows at hand, advanced to the first of them.
+struct Activations {
+  const int8_t* q;  // int16 pairs where the form says so
+  size_t q_stride;  // bytes between rows
+  const float* scale;
+  const float* scaled_sum;
+  size_t blocks;  // scales between rows
+};
+
+// ---- forms read in place -----------------------------------------------------------------------
+
+inline __m256i LowNibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+inline __m256i HighNibbles(__m256i v) { return LowNibbles(_mm256_srli_epi16(v, 4)); }
+
+// sum += dot of unsigned w[v] and the four bytes at `a` of each row, in 16 bits.
+template <int kRows>
+inline void AddStep(const __m256i (&w)[2], const int8_t* a, size_t stride, bool first,
+                    __m256i (&sum)[kRows][2]) {
+  for (int r = 0; r < kRows; ++r) {
+    const __m256i b = Broadcast(a + r * stride);
+    for (int v = 0; v < 2; ++v) {
+      const __m256i product = _mm256_maddubs_epi16(w[v], b);
+      sum[r][v] = first ? product : _mm256_add_epi16(sum[r][v], product);
+      Pin(sum[r][v]);
+    }
+  }
+}
+
+template <int kRows>
+inline void Widen(const __m256i (&sum)[kRows][2], __m256i (&dot)[kRows][2]) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < 2; ++v) dot[r][v] = _mm256_madd_epi16(sum[r][v], _mm256_set1_epi16(1));
+  }
+}
+
+template <int kRows>
+inline void DotNibbles(const uint8_t* w, const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) {
+  __m256i sum[kRows][2];
+#pragma GCC unroll 4
+  for (int s = 0; s < 4; ++s) {
+    const __m256i packed[2] = {LoadBytes(w + 64 * s), LoadBytes(w + 64 * s + 32)};
+    const __m256i low[2] = {LowNibbles(packed[0]), LowNibbles(packed[1])};
+    AddStep<kRows>(low, a + 4 * s, stride, s == 0, sum);
+    const __m256i high[2] = {HighNibbles(packed[0]), HighNibbles(packed[1])};
+    AddStep<kRows>(high, a + 4 * s + 16, stride, false, sum);
+  }
+  Widen<kRows>(sum, dot);
+}
+
+struct PackedQ4 {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = true;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  const uint8_t* p;
+  PackedQ4(const uint8_t* record, size_t) : p(record) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    DotNibbles<kRows>(p, a, stride, dot);
+  }
+  __m256 Scale(int v) const { return LoadHalf(p + record::kQ4Scales + 16 * v); }
+  __m256 Min(int v) const { return LoadHalf(p + record::kQ4Minima + 16 * v); }
+};
+
+struct PackedQ4K {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = true;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 8;
+  const uint8_t* p;
+  const uint8_t* part;
+  PackedQ4K(const uint8_t* record, size_t b)
+      : p(record), part(record + record::kQ4KParts + b * record::kQ4KPartBytes) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    DotNibbles<kRows>(part, a, stride, dot);
+  }
+  __m256 Scale(int v) const {
+    return _mm256_mul_ps(LoadHalf(p + 16 * v), LoadU8AsF32(part + record::kQ4KScales + 8 * v));
+  }
+  __m256 Min(int v) const {
+    const __m256 min = _mm256_mul_ps(LoadHalf(p + record::kQ4KMinimum + 16 * v),
+                                     LoadU8AsF32(part + record::kQ4KMinima + 8 * v));
+    return _mm256_xor_ps(min, _mm256_set1_ps(-0.0f));
+  }
+};
+
+struct PackedQ8 {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = false;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  const uint8_t* p;
+  PackedQ8(const uint8_t* record, size_t) : p(record) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; ++s) {
+      __m256i w[2], magnitude[2];
+      for (int v = 0; v < 2; ++v) {
+        w[v] = _mm256_xor_si256(LoadBytes(p + 64 * s + 32 * v), _mm256_set1_epi8(-128));
+        magnitude[v] = _mm256_abs_epi8(w[v]);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i b = Broadcast(a + r * stride + 4 * s);
+        for (int v = 0; v < 2; ++v) {
+          const __m256i pairs = _mm256_maddubs_epi16(magnitude[v], _mm256_sign_epi8(b, w[v]));
+          const __m256i quads = _mm256_madd_epi16(pairs, ones);
+          dot[r][v] = s == 0 ? quads : _mm256_add_epi32(dot[r][v], quads);
+          Pin(dot[r][v]);
+        }
+      }
+    }
+  }
+  __m256 Scale(int v) const { return LoadHalf(p + record::kQ8Scales + 16 * v); }
+  __m256 Min(int) const { return _mm256_setzero_ps(); }
+};
+
+// Scales of 16 steps for the outputs of vector v, each twice as int16.
+inline __m256i TwinScales(const uint8_t* scales, int v) {
+  const __m256i wide =
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + 8 * v)));
+  return _mm256_blend_epi16(_mm256_slli_epi32(wide, 16), wide, 0x55);
+}
+
+// q - 32 of block s (four steps) for vector v.
+inline __m256i SixBits(const uint8_t* part, int s, int v) {
+  const __m256i low = LoadBytes(part + 64 * (s % 4) + 32 * v);
+  const __m256i high = LoadBytes(part + record::kQ6KHigh + 64 * (s / 4) + 32 * v);
+  const int up = 4 - 2 * (s % 4);
+  const __m256i top = up >= 0 ? _mm256_slli_epi16(high, up) : _mm256_srli_epi16(high, -up);
+  const __m256i q = _mm256_or_si256(s < 4 ? LowNibbles(low) : HighNibbles(low),
+                                    _mm256_and_si256(top, _mm256_set1_epi8(0x30)));
+  return _mm256_sub_epi8(q, _mm256_set1_epi8(32));
+}
+
+struct PackedQ6K {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = false;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 8;
+  const uint8_t* p;
+  const uint8_t* part;
+  PackedQ6K(const uint8_t* record, size_t b)
+      : p(record), part(record + record::kQ6KParts + b * record::kQ6KPartBytes) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      __m256i sum[kRows][2];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const int s = 4 * half + i;
+        for (int v = 0; v < 2; ++v) {
+          const __m256i w = SixBits(part, s, v);
+          const __m256i magnitude = _mm256_abs_epi8(w);
+          for (int r = 0; r < kRows; ++r) {
+            const __m256i b = Broadcast(a + r * stride + 4 * s);
+            const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(b, w));
+            sum[r][v] = i == 0 ? pairs : _mm256_add_epi16(sum[r][v], pairs);
+            Pin(sum[r][v]);
+          }
+        }
+      }
+      for (int v = 0; v < 2; ++v) {
+        const __m256i scale = TwinScales(part + record::kQ6KScales + kGroup * half, v);
+        for (int r = 0; r < kRows; ++r) {
+          const __m256i scaled = _mm256_madd_epi16(sum[r][v], scale);
+          dot[r][v] = half == 0 ? scaled : _mm256_add_epi32(dot[r][v], scaled);
+        }
+      }
+    }
+  }
+  __m256 Scale(int v) const { return LoadHalf(p + 16 * v); }
+  __m256 Min(int) const { return _mm256_setzero_ps(); }
+};
+
+// ---- expanded forms ----------------------------------------------------------------------------
+
+// Nibbles as bytes: 8 x 64 B, then f32 scales and minima.
+struct NibbleTile {
+  static constexpr int kMostRows = 6;
+  static constexpr size_t kFewestRows = 12;  // from which expanding pays
+  static constexpr bool kMinima = true;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  static constexpr size_t kBytes = 512 + 128;
+  const uint8_t* p;
+  NibbleTile(const uint8_t* tile, size_t) : p(tile) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    __m256i sum[kRows][2];
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; ++s) {
+      const __m256i w[2] = {LoadBytes(p + 64 * s), LoadBytes(p + 64 * s + 32)};
+      AddStep<kRows>(w, a + 4 * s, stride, s == 0, sum);
+    }
+    Widen<kRows>(sum, dot);
+  }
+  __m256 Scale(int v) const {
+    return _mm256_load_ps(reinterpret_cast<const float*>(p + 512 + 32 * v));
+  }
+  __m256 Min(int v) const {
+    return _mm256_load_ps(reinterpret_cast<const float*>(p + 576 + 32 * v));
+  }
+
+  template <typename Packed>
+  static void Expand(const Packed& from, const uint8_t* nibbles, uint8_t* to) {
+    for (int s = 0; s < 4; ++s) {
+      for (int v = 0; v < 2; ++v) {
+        const __m256i packed = LoadBytes(nibbles + 64 * s + 32 * v);
+        StoreBytes(LowNibbles(packed), to + 64 * s + 32 * v);
+        StoreBytes(HighNibbles(packed), to + 64 * (s + 4) + 32 * v);
+      }
+    }
+    for (int v = 0; v < 2; ++v) {
+      _mm256_store_ps(reinterpret_cast<float*>(to + 512 + 32 * v), from.Scale(v));
+      _mm256_store_ps(reinterpret_cast<float*>(to + 576 + 32 * v), from.Min(v));
+    }
+  }
+  static void Expand(const PackedQ4& from, uint8_t* to) { Expand(from, from.p, to); }
+  static void Expand(const PackedQ4K& from, uint8_t* to) { Expand(from, from.part, to); }
+
+ private:
+  static void StoreBytes(__m256i v, uint8_t* p) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(p), v);
+  }
+};
+
+// int16 weights, two steps of eight outputs to a vector: 16 x 64 B, then f32 scales. Activations
+// are int16.
+struct WideTile {
+  static constexpr int kMostRows = 6;
+  static constexpr size_t kFewestRows = 16;  // from which expanding pays
+  static constexpr bool kMinima = false;
+  static constexpr bool kWideActivations = true;
+  static constexpr size_t kPartsOfRecord = 1;
+  static constexpr size_t kBytes = 1024 + 64;
+  const uint8_t* p;
+  WideTile(const uint8_t* tile, size_t) : p(tile) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+#pragma GCC unroll 16
+    for (int s = 0; s < 16; ++s) {
+      const __m256i w[2] = {LoadBytes(p + 64 * s), LoadBytes(p + 64 * s + 32)};
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i b = Broadcast(a + r * stride + 4 * s);
+        for (int v = 0; v < 2; ++v) {
+          const __m256i product = _mm256_madd_epi16(w[v], b);
+          dot[r][v] = s == 0 ? product : _mm256_add_epi32(dot[r][v], product);
+          Pin(dot[r][v]);
+        }
+      }
+    }
+  }
+  __m256 Scale(int v) const {
+    return _mm256_load_ps(reinterpret_cast<const float*>(p + 1024 + 32 * v));
+  }
+  __m256 Min(int) const { return _mm256_setzero_ps(); }
+
+  // Four steps of eight outputs, int8, times `scale`: steps 0, 1 and steps 2, 3 to a vector each.
+  static void Store(__m256i w, __m256i scale, int s, int v, uint8_t* to) {
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);  // steps 0 and 2
+    const __m256i odd = _mm256_srai_epi16(w, 8);
+    const __m256i first = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
+    const __m256i second = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
+    uint8_t* out = to + 128 * s + 32 * v;
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out), _mm256_mullo_epi16(first, scale));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 64), _mm256_mullo_epi16(second, scale));
+  }
+  static void StoreScale(__m256 scale, int v, uint8_t* to) {
+    _mm256_store_ps(reinterpret_cast<float*>(to + 1024 + 32 * v), scale);
+  }
+  static void Expand(const PackedQ8& from, uint8_t* to) {
+    for (int v = 0; v < 2; ++v) {
+      for (int s = 0; s < 8; ++s) {
+        const __m256i w =
+            _mm256_xor_si256(LoadBytes(from.p + 64 * s + 32 * v), _mm256_set1_epi8(-128));
+        Store(w, _mm256_set1_epi16(1), s, v, to);
+      }
+      StoreScale(from.Scale(v), v, to);
+    }
+  }
+  static void Expand(const PackedQ6K& from, uint8_t* to) {
+    for (int v = 0; v < 2; ++v) {
+#pragma GCC unroll 8
+      for (int s = 0; s < 8; ++s) {
+        const __m256i scale = TwinScales(from.part + record::kQ6KScales + kGroup * (s / 4), v);
+        Store(SixBits(from.part, s, v), scale, s, v, to);
+      }
+      StoreScale(from.Scale(v), v, to);
+    }
+  }
+};
+
+// ---- loops -------------------------------------------------------------------------------------
+
+// kRows rows of one group: parts [0, n_parts) at `w`, whose records are `record_bytes` apart.
+template <typename Form, int kRows>
+inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Activations& x,
+                 float* out, size_t out_stride, bool first) {
+  __m256 sum[kRows][2];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < 2; ++v) {
+      sum[r][v] = first ? _mm256_setzero_ps() : _mm256_loadu_ps(out + r * out_stride + 8 * v);
+    }
+  }
+  constexpr size_t kBytesOfBlock = Form::kWideActivations ? 2 * kActBlock : kActBlock;
+  for (size_t b = 0; b < n_parts; ++b) {
+    const Form form(w + b / Form::kPartsOfRecord * record_bytes, b % Form::kPartsOfRecord);
+    __m256i dot[kRows][2];
+    form.template Dot<kRows>(x.q + b * kBytesOfBlock, x.q_stride, dot);
+    for (int r = 0; r < kRows; ++r) {
+      const __m256 scale = _mm256_broadcast_ss(x.scale + r * x.blocks + b);
+      for (int v = 0; v < 2; ++v) {
+        sum[r][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][v]),
+                                    _mm256_mul_ps(form.Scale(v), scale), sum[r][v]);
+      }
+      if constexpr (Form::kMinima) {
+        const __m256 scaled_sum = _mm256_broadcast_ss(x.scaled_sum + r * x.blocks + b);
+        for (int v = 0; v < 2; ++v) sum[r][v] = _mm256_fmadd_ps(form.Min(v), scaled_sum, sum[r][v]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < 2; ++v) _mm256_storeu_ps(out + r * out_stride + 8 * v, sum[r][v]);
+  }
+}
+
+template <typename Form>
+void AllRows(const uint8_t* w, size_t record_bytes, size_t n_parts, const Activations& x, size_t n,
+             float* out, size_t out_stride, bool first) {
+  size_t r = 0;
+  const auto tiles = [&]<int kRows>() {
+    for (; n - r >= kRows; r += kRows) {
+      const Activations rows = {x.q + r * x.q_stride, x.q_stride, x.scale + r * x.blocks,
+                                x.scaled_sum + r * x.blocks, x.blocks};
+      Tile<Form, kRows>(w, record_bytes, n_parts, rows, out + r * out_stride, out_stride, first);
+    }
+  };
+  if constexpr (Form::kMostRows > 3) tiles.template operator()<Form::kMostRows>();
+  tiles.template operator()<3>();
+  tiles.template operator()<2>();
+  tiles.template operator()<1>();
+}
+
+// Parts expanded at once: 11 or 19 KiB of L1.
+constexpr size_t kTileParts = 18;
+// Rows for which they are expanded once: 37 or 74 KiB of activations.
+constexpr size_t kRowBlock = 66;
+
+void WidenActivations(const QuantizedRows& x, size_t row, size_t n, size_t first, size_t n_parts,
+                      int16_t* out) {
+  for (size_t r = 0; r < n; ++r) {
+    const int8_t* from = x.q + (row + r) * x.stride + first * kActBlock;
+    int16_t* to = out + r * kTileParts * kActBlock;
+    for (size_t i = 0; i < n_parts * kActBlock; i += 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + i), _mm256_cvtepi8_epi16(bytes));
+    }
+  }
+}
+
+template <PackedKind kKind, typename Packed, typename Expanded>
+void ManyRows(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
+              size_t out_stride) {
+  constexpr size_t kRecordBytes = Record(kKind).bytes;
+  constexpr size_t kWide = Expanded::kWideActivations ? kRowBlock * kTileParts * kActBlock : 16;
+  alignas(64) uint8_t tile[kTileParts * Expanded::kBytes];
+  alignas(64) int16_t wide[kWide];
+  const size_t blocks = w.k / kActBlock;
+  const size_t n_tiles = (blocks + kTileParts - 1) / kTileParts;
+  const size_t step = (blocks + n_tiles - 1) / n_tiles;  // tiles of equal size: no short last one
+  for (size_t row = 0; row < n; row += kRowBlock) {
+    const size_t rows = n - row < kRowBlock ? n - row : kRowBlock;
+    for (size_t first = 0; first < blocks; first += step) {
+      const size_t parts = blocks - first < step ? blocks - first : step;
+      Activations a = {x.q + row * x.stride + first * kActBlock, x.stride,
+                       x.scale + row * x.blocks + first, x.scaled_sum + row * x.blocks + first,
+                       x.blocks};
+      if constexpr (Expanded::kWideActivations) {
+        WidenActivations(x, row, rows, first, parts, wide);
+        a.q = reinterpret_cast<const int8_t*>(wide);
+        a.q_stride = kTileParts * kActBlock * sizeof(int16_t);
+      }
+      for (size_t g = 0; g < w.n_groups; ++g) {
+        for (size_t i = 0; i < parts; ++i) {
+          const size_t b = first + i;
+          const uint8_t* record =
+              w.data + g * w.group_bytes + b / Packed::kPartsOfRecord * kRecordBytes;
+          Expanded::Expand(Packed(record, b % Packed::kPartsOfRecord), tile + i * Expanded::kBytes);
+        }
+        AllRows<Expanded>(tile, Expanded::kBytes, parts, a, rows,
+                          out + row * out_stride + g * kGroup, out_stride, first == 0);
+      }
+    }
+  }
+}
+
+template <PackedKind kKind, typename Packed, typename Expanded>
+void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
+  if (n >= Expanded::kFewestRows) {
+    ManyRows<kKind, Packed, Expanded>(w, x, n, out, out_stride);
+    return;
+  }
+  for (size_t g = 0; g < w.n_groups; ++g) {
+    AllRows<Packed>(w.data + g * w.group_bytes, Record(kKind).bytes, w.k / kActBlock,
+                    Activations{x.q, x.stride, x.scale, x.scaled_sum, x.blocks}, n,
+                    out + g * kGroup, out_stride, true);
+  }
+}
+
+}  // namespace
+
+void FillFast(kvasir::MatMulKernels* table) {
+  const auto set = [table](PackedKind kind, auto* f) { table->fast[static_cast<int>(kind)] = f; };
+  set(PackedKind::kQ8, Fast<PackedKind::kQ8, PackedQ8, WideTile>);
+  set(PackedKind::kQ4, Fast<PackedKind::kQ4, PackedQ4, NibbleTile>);
+  set(PackedKind::kQ4K, Fast<PackedKind::kQ4K, PackedQ4K, NibbleTile>);
+  set(PackedKind::kQ6K, Fast<PackedKind::kQ6K, PackedQ6K, WideTile>);
+}
+
+}  // namespace kvasir::KVASIR_SIMD
+
+#endif

@@ -1,0 +1,99 @@
+// Activations to int8, 32 at a time. Both targets give the same bits: one product and one rounding
+// each.
+#include "kernels/simd/matmul.h"
+#include "kernels/simd/vec.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+namespace {
+
+// Below it 127 / amax would overflow.
+constexpr float kSmallestAmax = 7.7037197775489434e-34f;  // 2^-110
+
+struct Scaling {
+  float scale, inverse;
+};
+
+// From the bits of the largest magnitude: as integers they order like the floats, with NaN on top.
+inline Scaling ScalingOf(uint32_t amax_bits) {
+  if (amax_bits >= 0x7f800000) return {__builtin_nanf(""), 0.0f};
+  float amax;
+  memcpy(&amax, &amax_bits, sizeof(amax));
+  if (amax < kSmallestAmax) return {0.0f, 0.0f};
+  return {amax / 127.0f, 127.0f / amax};
+}
+
+#if defined(KVASIR_TARGET_AVX2)
+
+inline uint32_t LargestLane(__m256i v) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
+}
+
+inline int32_t SumOfBytes(__m256i q) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+  const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256(quads, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return _mm_cvtsi128_si32(s);
+}
+
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  __m256 v[4];
+  __m256i largest = _mm256_setzero_si256();
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_loadu_ps(x + 8 * i);
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+  }
+  const Scaling s = ScalingOf(LargestLane(largest));
+  __m256i bytes = _mm256_setzero_si256();
+  if (s.inverse != 0.0f) {
+    const __m256 inverse = _mm256_set1_ps(s.inverse);
+    __m256i i32[4];
+    for (int i = 0; i < 4; ++i) i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+    // The packs work within halves: dwords come out as 0 2 4 6 of each half and are put in order.
+    bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+  *scaled_sum = s.scale * static_cast<float>(SumOfBytes(bytes));
+  return s.scale;
+}
+
+#else
+
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < kActBlock; ++i) {
+    uint32_t bits;
+    memcpy(&bits, x + i, sizeof(bits));
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  const Scaling s = ScalingOf(largest);
+  int32_t total = 0;
+  for (size_t i = 0; i < kActBlock; ++i) {
+    const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
+    q[i] = s.inverse == 0.0f ? 0 : static_cast<int8_t>((x[i] * s.inverse + magic) - magic);
+    total += q[i];
+  }
+  *scaled_sum = s.scale * static_cast<float>(total);
+  return s.scale;
+}
+
+#endif
+
+}  // namespace
+
+void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum) {
+  for (size_t b = 0; b < k / kActBlock; ++b) {
+    scale[b] = QuantizeBlock(x + b * kActBlock, q + b * kActBlock, scaled_sum + b);
+  }
+}
+
+}  // namespace kvasir::KVASIR_SIMD
