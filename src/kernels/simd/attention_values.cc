@@ -75,8 +75,11 @@ template <int R, bool kAhead, typename Values>
 void SumUpTo(const float* p, size_t p_stride, size_t n, const Values& values, uint64_t slots,
              size_t dim, const uint8_t* next, float* out, size_t out_stride) {
   if (n == R) {
-    return SumRows<kAhead, Values, R, TileVectors(R)>(p, p_stride, values, slots, 0, dim, next, out,
-                                                      out_stride);
+    // With a scale beside 3 x 4 sums GCC would spill one of them; 3 x 2 and its products fill the
+    // same slots.
+    constexpr int kVectors = Values::kScaled && R == 3 ? 2 : TileVectors(R);
+    return SumRows<kAhead, Values, R, kVectors>(p, p_stride, values, slots, 0, dim, next, out,
+                                                out_stride);
   }
   if constexpr (R > 1) {
     SumUpTo<R - 1, kAhead, Values>(p, p_stride, n, values, slots, dim, next, out, out_stride);

@@ -83,6 +83,7 @@ struct Q8Keys {
 template <typename E>
 struct FloatValues {
   static constexpr size_t kBytes = sizeof(typename E::T);
+  static constexpr bool kScaled = false;
   const typename E::T* data;
   size_t dim;
 
@@ -93,24 +94,21 @@ struct FloatValues {
 
 struct Q8Values {
   static constexpr size_t kBytes = 1;
-  static constexpr size_t kMaxScales = kPageEntries * kMaxHeadDim / kCodecBlock;
+  static constexpr bool kScaled = true;
   const int8_t* data;
   size_t dim, blocks;
-  // Every scale in all lanes, an operand in memory: a tile of 3 x 4 sums leaves no register for it.
-  float scale[kMaxScales * kLanes];
+  float scale[kPageEntries * kMaxHeadDim / kCodecBlock];
 
   Q8Values(const uint8_t* plane, size_t dim)
       : data(reinterpret_cast<const int8_t*>(plane)), dim(dim), blocks(Blocks(dim)) {
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim);
     for (size_t i = 0; i < kPageEntries * blocks; i += kLanes) {
-      float floats[kLanes];
-      Store(LoadF16(halves + i), floats);
-      for (size_t j = 0; j < kLanes; ++j) Store(Set(floats[j]), scale + (i + j) * kLanes);
+      Store(LoadF16(halves + i), scale + i);
     }
   }
   F32 Load(size_t e, size_t c, int v) const {
-    const float* s = scale + (e * blocks + c / kCodecBlock + v / 4) * kLanes;
-    return Mul(LoadI8(data + e * dim + c + 8 * v), KVASIR_SIMD::Load(s));
+    const size_t block = c / kCodecBlock + static_cast<size_t>(v) / 4;
+    return Mul(LoadI8(data + e * dim + c + 8 * v), Set(scale[e * blocks + block]));
   }
 };
 
