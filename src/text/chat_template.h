@@ -1,8 +1,13 @@
 // Chat templates: the Jinja source inside a model file, parsed once, rendered for a conversation.
 //
-// A subset of Jinja as transformers sets it up (trim_blocks, lstrip_blocks): output equals jinja2's for the
-// subset; anything outside it is an Error{kUnsupported} that names the construct and its line when the
-// template is parsed. Rendering touches nothing but its arguments and is bounded in steps and output.
+// A subset of Jinja as transformers sets it up (trim_blocks, lstrip_blocks, loop controls, its
+// sandbox, no clock): output equals jinja2's for the subset; anything outside it is an
+// Error{kUnsupported} that names the construct and its line when the template is parsed. The
+// subset: if, for, set, macro, break, continue, generation; the filters, tests and methods listed
+// in jinja/filters.cc, tests.cc and methods.cc; integers of 64 bits; dicts with string keys.
+// Rendering touches nothing but its arguments and is bounded in steps and bytes, parsing in depth.
+//
+// Cost     About 100 ns a step; a message is copied three or four times.
 // Threads  Immutable after construction.
 #pragma once
 

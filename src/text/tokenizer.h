@@ -1,8 +1,10 @@
 // Text to token ids and back.
 //
-// A Tokenizer is immutable and shared by all threads. Encode never fails on text: bytes that are no UTF-8
-// survive a round trip in byte-level vocabularies. Special tokens ("<|im_end|>") are recognised in text
-// only where `special` asks for it; a user's text never turns into control tokens by accident.
+// A Tokenizer is immutable and shared by all threads. Encode never fails on text: bytes that are no
+// UTF-8 survive a round trip in byte-level vocabularies, unless the vocabulary lacks a token for
+// the byte (smollm2's lacks 15 that UTF-8 hardly uses and 6 control characters): such a byte is
+// dropped, as other implementations do. Special tokens ("<|im_end|>") are recognised in text only
+// where `special` asks for it; a user's text never turns into control tokens by accident.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +25,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // From the tokenizer.ggml.* keys of a GGUF file: models "gpt2" (byte-level BPE; pre-tokenizers smollm,
-  // gpt-2, qwen2) and "llama" (SentencePiece-style). Errors: kUnsupported naming what is known,
-  // kCorrupt for tables that contradict each other.
+  // From the tokenizer.ggml.* keys of a GGUF file: models "gpt2" (byte-level BPE; pre-tokenizers
+  // smollm, gpt-2, qwen2) and "llama" (SentencePiece-style). Errors: kUnsupported naming what is
+  // known, kCorrupt for tables that contradict each other.
   static std::unique_ptr<Tokenizer> FromGguf(const Metadata& metadata);
 
   // Ids of `text`, without BOS or EOS. `special`: recognise control tokens written out in the text.
@@ -51,7 +53,7 @@ class Tokenizer {
   bool IsEnd(TokenId id) const;
   // The model's own rule: whether texts begin with BOS.
   bool add_bos() const { return add_bos_; }
-  std::string_view name() const { return name_; }       // "gpt2/smollm", "llama"
+  std::string_view name() const { return name_; }                    // "gpt2/smollm", "llama"
   std::string_view chat_template() const { return chat_template_; }  // empty if the file has none
 
  protected:
@@ -76,6 +78,7 @@ class StreamDecoder {
  private:
   const Tokenizer& tokenizer_;
   bool at_start_;
+  bool first_ = true;
   std::string pending_, text_;
 };
 

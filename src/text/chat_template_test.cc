@@ -1,0 +1,245 @@
+#include "text/chat_template.h"
+
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "text/jinja/parser.h"
+#include "text/jinja/renderer.h"
+#include "text/test_support.h"
+
+namespace kvasir {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::ordered_json;
+
+jinja::Value ValueOf(const Json& json) {
+  using jinja::Value;
+  if (json.is_null()) return Value::NoneValue();
+  if (json.is_boolean()) return Value::Of(json.get<bool>());
+  if (json.is_number_integer()) return Value::Of(json.get<int64_t>());
+  if (json.is_number()) return Value::Of(json.get<double>());
+  if (json.is_string()) return Value::Of(json.get<std::string>());
+  if (json.is_array()) {
+    jinja::List list;
+    for (const Json& item : json) list.items.push_back(ValueOf(item));
+    return Value::Of(std::move(list));
+  }
+  jinja::Dict dict;
+  for (const auto& [key, value] : json.items()) dict.Set(key, ValueOf(value));
+  return Value::Of(std::move(dict));
+}
+
+// What comes out, or the code and words of the refusal.
+struct Outcome {
+  std::string text, error;
+  Code code = Code::kIo;
+};
+template <typename F>
+Outcome Try(F&& render) {
+  try {
+    return {.text = render()};
+  } catch (const Error& error) {
+    return {.error = error.what(), .code = error.code()};
+  }
+}
+Outcome RenderSource(const std::string& source, const Json& variables = Json::object(),
+                     const jinja::Limits& limits = {}) {
+  return Try(
+      [&] { return jinja::Render(jinja::Parse(source), *ValueOf(variables).dict(), limits); });
+}
+
+void ExpectGolden(const Outcome& outcome, const Json& expect, const std::string& what) {
+  if (expect.contains("text")) {
+    EXPECT_EQ(outcome.error, "") << what;
+    EXPECT_EQ(outcome.text, expect["text"].get<std::string>()) << what;
+  } else {
+    EXPECT_EQ(outcome.code, Code::kInvalid) << what << "\ngave " << outcome.text << outcome.error;
+  }
+}
+
+TEST(ChatTemplateTest, RendersConversationsAsJinja2Does) {
+  const Json goldens = ReadGoldens("template_goldens.json");
+  for (const Json& golden : goldens["conversations"]) {
+    const std::string name = golden["template"].get<std::string>();
+    const ChatTemplate chat(goldens["templates"][name].get<std::string>());
+    std::vector<ChatMessage> messages;
+    for (const Json& message : golden["messages"]) {
+      messages.push_back({message["role"], message["content"]});
+    }
+    const bool prompt = golden["add_generation_prompt"].get<bool>();
+    ExpectGolden(Try([&] { return chat.Render(messages, prompt, "<B>", "<E>"); }), golden["expect"],
+                 name + ": " + golden["name"].get<std::string>());
+  }
+}
+
+TEST(ChatTemplateTest, RendersToolsAsJinja2Does) {
+  const Json goldens = ReadGoldens("template_goldens.json");
+  for (const Json& golden : goldens["tools"]) {
+    const std::string name = golden["template"].get<std::string>();
+    ExpectGolden(RenderSource(goldens["templates"][name].get<std::string>(), golden["variables"]),
+                 golden["expect"], name);
+  }
+}
+
+TEST(ChatTemplateTest, RendersSmallTemplatesAsJinja2Does) {
+  const Json goldens = ReadGoldens("template_goldens.json");
+  for (const Json& golden : goldens["small"]) {
+    const std::string source = golden["source"].get<std::string>();
+    ExpectGolden(RenderSource(source, goldens["variables"]), golden["expect"], source);
+  }
+}
+
+TEST(ChatTemplateTest, RendersTheTemplatesOfTheModels) {
+  for (const char* file :
+       {"smollm2-135m-instruct-q4_1.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"}) {
+    const std::string path = ModelPath(file);
+    if (path.empty()) GTEST_SKIP() << "the model " << file << " is not there";
+    const auto tokenizer = TokenizerOf(path);
+    const ChatTemplate chat(tokenizer->chat_template());
+    EXPECT_EQ(chat.Render({{"system", "S"}, {"user", "U"}}, true, "", ""),
+              "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
+              "<|im_start|>assistant\n");
+  }
+}
+
+TEST(ChatTemplateTest, PassesOnTheTemplatesOwnWords) {
+  const ChatTemplate chat("{{ raise_exception('roles must ' + 'alternate') }}");
+  const Outcome outcome = Try([&] { return chat.Render({}, true, "", ""); });
+  EXPECT_EQ(outcome.code, Code::kInvalid);
+  EXPECT_EQ(outcome.error, "roles must alternate");
+}
+
+TEST(ChatTemplateTest, GivesTheTokensOfTheModel) {
+  const ChatTemplate chat("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}");
+  EXPECT_EQ(chat.Render({{"user", "x"}}, false, "<s>", "</s>"), "<s>x</s>");
+}
+
+TEST(ChatTemplateTest, NamesTheLineOfASyntaxError) {
+  for (const auto& [source, word] :
+       std::vector<std::pair<std::string, std::string>>{{"a\n\n{% if %}", "value"},
+                                                        {"\n\n{{ 'open }}", "string"},
+                                                        {"\n\n{{ 1", "closed"},
+                                                        {"\n\n{# x", "comment"},
+                                                        {"\n\n{% endfor %}", "endfor"},
+                                                        {"\n\n{{ (1 }}", "missing"},
+                                                        {"\n\n{{ 1 ] }}", "unexpected"},
+                                                        {"\n\n{{ a b }}", "\"b\""},
+                                                        {"\n\n{% for x y %}{% endfor %}", "in"},
+                                                        {"\n\n{% break %}", "outside a loop"},
+                                                        {"\n\n{% if 1 %}", "endif"},
+                                                        {"\n\n{{ '\\ud800' }}", "escape"},
+                                                        {"\n\n{{ 1 ! 2 }}", "!"}}) {
+    const Outcome outcome = RenderSource(source);
+    EXPECT_EQ(outcome.code, Code::kCorrupt) << source << outcome.error;
+    EXPECT_THAT(outcome.error, HasSubstr("line 3")) << source;
+    EXPECT_THAT(outcome.error, HasSubstr(word)) << source;
+  }
+}
+
+TEST(ChatTemplateTest, NamesWhatIsOutsideTheSubset) {
+  for (const auto& [source, word] : std::vector<std::pair<std::string, std::string>>{
+           {"\n{% include 'x' %}", "include"},
+           {"\n{% raw %}{% endraw %}", "raw"},
+           {"\n{{ x | pprint }}", "pprint"},
+           {"\n{{ x is escaped }}", "escaped"},
+           {"\n{{ x.format(1) }}", "format"},
+           {"\n{{ x()() }}", "call"},
+           {"\n{{ f(*x) }}", "*"},
+           {"\n{{ loop }}", "loop"},
+           {"\n{% for x in y recursive %}{% endfor %}", "recursive"},
+           {"\n{% for x in y %}{% macro m() %}{% endmacro %}{% endfor %}", "macro"},
+           {"\n{% macro m() %}{{ caller() }}{% endmacro %}", "caller"},
+           {"\n{{ 99999999999999999999 }}", "64 bits"}}) {
+    const Outcome outcome = RenderSource(source);
+    EXPECT_EQ(outcome.code, Code::kUnsupported) << source << outcome.error;
+    EXPECT_THAT(outcome.error, HasSubstr("line 2")) << source;
+    EXPECT_THAT(outcome.error, HasSubstr(word)) << source;
+  }
+}
+
+std::string Repeated(const std::string& text, int n) {
+  std::string result;
+  for (int i = 0; i < n; ++i) result += text;
+  return result;
+}
+
+TEST(ChatTemplateTest, BoundsHowDeepATemplateNests) {
+  for (const std::string& source :
+       {"{{ " + Repeated("(", 100'000) + "1",
+        "{{ " + Repeated("[", 5'000) + Repeated("]", 5'000) + " }}",
+        "{{ " + Repeated("not ", 100'000) + "1 }}", "{{ " + Repeated("-", 100'000) + "1 }}",
+        "{{ 1" + Repeated(" + 1", 100'000) + " }}", "{{ x" + Repeated(".a", 100'000) + " }}",
+        "{{ x" + Repeated("|trim", 100'000) + " }}", "{{ x" + Repeated("[0]", 100'000) + " }}",
+        "{{ 1" + Repeated(" if 1 else 1", 100'000) + " }}",
+        "{{ 1" + Repeated(" or 1", 100'000) + " }}", Repeated("{% if 1 %}", 60'000),
+        Repeated("{% for i in [1] %}", 50'000), "{{ x" + Repeated(" is defined", 50'000) + " }}"}) {
+    const Outcome outcome = RenderSource(source);
+    EXPECT_TRUE(outcome.code == Code::kUnsupported || outcome.code == Code::kCorrupt)
+        << source.substr(0, 40) << outcome.error;
+  }
+  EXPECT_EQ(RenderSource("{{ " + Repeated("(", 30) + "1" + Repeated(")", 30) + " }}").text, "1");
+  EXPECT_EQ(RenderSource("{{ 1" + Repeated(" + 1", 150) + " }}").text, "151");
+}
+
+TEST(ChatTemplateTest, BoundsTimeAndMemory) {
+  for (const char* source :
+       {"{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for a in range(99) %}{% set ns.s = ns.s + ns.s %}{% "
+        "endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for a in range(99) %}{% set ns.s = ns.s + ns.s %}{% "
+        "endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for a in range(99) %}{% set ns.s = [ns.s, ns.s] %}{% "
+        "endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for a in range(50) %}{% set ns.s = [ns.s, ns.s] %}{% "
+        "endfor %}{{ ns.s }}",
+        "{% set ns = namespace(s=[1]) %}{% for a in range(50) %}{% set ns.s = [ns.s, ns.s] %}{% "
+        "endfor %}{{ ns.s | tojson }}",
+        "{% set a = namespace(s=[1]) %}{% set b = namespace(s=[1]) %}{% for i in range(50) %}{% "
+        "set a.s = [a.s, a.s] %}{% set b.s = [b.s, b.s] %}{% endfor %}{{ a.s == b.s }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% macro m(n) %}{{ m(n + 1) ~ m(n + 2) }}{% endmacro %}{{ m(0) }}",
+        "{{ 'x' * 9999999999 }}", "{{ [1] * 9999999999 }}", "{{ 'a' | indent(9999999999) }}",
+        "{{ [[1]] | tojson(indent=9999999999) }}", "{{ ('a' * 100000).replace('', 'b' * 100000) }}",
+        "{% for i in range(100000) %}{{ 'y' * 100000 }}{% endfor %}",
+        "{{ 9223372036854775807 + 1 }}", "{{ 9 ** 99 }}", "{{ -9223372036854775807 - 2 }}"}) {
+    const Outcome outcome = RenderSource(source);
+    EXPECT_EQ(outcome.code, Code::kInvalid) << source << " " << outcome.text.substr(0, 40);
+  }
+}
+
+TEST(ChatTemplateTest, AllowsLongConversations) {
+  const Json goldens = ReadGoldens("template_goldens.json");
+  std::vector<ChatMessage> messages;
+  for (int i = 0; i < 20'000; ++i) {
+    messages.push_back({i % 2 == 0 ? "user" : "assistant", std::string(2'000, 'x')});
+  }
+  for (const auto& [name, source] : goldens["templates"].items()) {
+    const ChatTemplate chat(source.get<std::string>());
+    EXPECT_GT(chat.Render(messages, true, "", "").size(), 40'000'000u) << name;
+  }
+}
+
+TEST(ChatTemplateTest, ReadsMostTemplatesThatPeopleUse) {
+  const std::string folder = TestDataPath("tokenizers/chat-templates");
+  if (folder.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/chat-templates";
+  int read = 0, all = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".jinja") continue;
+    ++all;
+    const Outcome outcome = Try([&] {
+      ChatTemplate chat(ReadWholeFile(entry.path().string()));
+      return std::string();
+    });
+    read += outcome.error.empty() ? 1 : 0;
+    // What is not read is refused as outside the subset, never as bad syntax.
+    if (!outcome.error.empty()) {
+      EXPECT_EQ(outcome.code, Code::kUnsupported) << entry.path() << outcome.error;
+    }
+  }
+  EXPECT_GE(read, all - 2) << "of " << all;
+}
+
+}  // namespace
+}  // namespace kvasir

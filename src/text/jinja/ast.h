@@ -1,0 +1,128 @@
+// A parsed template: statements and expressions as plain trees.
+//
+// Invariants  No expression is deeper than kMaxTreeDepth, chains of operators included, and blocks
+//             nest as little, so that walking or destroying a tree needs a bounded stack.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "text/jinja/callable.h"
+#include "text/jinja/value.h"
+
+namespace kvasir::jinja {
+
+inline constexpr int kMaxTreeDepth = 200;
+
+struct Expr;
+using ExprPtr = std::unique_ptr<Expr>;
+
+enum class Op {
+  kAdd,
+  kSubtract,
+  kMultiply,
+  kDivide,
+  kFloorDivide,
+  kModulo,
+  kPower,
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kIn,
+  kNotIn,
+};
+
+struct Expr {
+  enum class Kind {
+    kConstant,   // value
+    kName,       // name
+    kLoop,       // loop.name
+    kCycle,      // loop.cycle(args)
+    kList,       // args
+    kTuple,      // args
+    kDict,       // args: key, value, key, value ...
+    kAttribute,  // args[0].name
+    kItem,       // args[0][args[1]]
+    kSlice,      // args[0][args[1]:args[2]:args[3]], null where left out
+    kCall,       // name(args, named)
+    kMethod,     // callable on args[0], with the other args and named
+    kFilter,     // the same
+    kTest,       // the same
+    kNot,        // args[0]
+    kNegative,   // args[0]
+    kPositive,   // args[0]
+    kAnd,        // args[0], args[1]
+    kOr,         // args[0], args[1]
+    kBinary,     // args[0] ops[0] args[1]
+    kConcat,     // args joined as text
+    kCompare,    // args[0] ops[0] args[1] ops[1] ...
+    kCondition,  // args[1] if args[0] else args[2] (null: undefined)
+  };
+  Kind kind = Kind::kConstant;
+  int line = 0;
+  int depth = 1;
+  std::string name;
+  Value value;
+  const Callable* callable = nullptr;
+  std::vector<ExprPtr> args;
+  std::vector<std::pair<std::string, ExprPtr>> named;
+  std::vector<Op> ops;
+};
+
+// What an assignment writes to: a name, several names that share out a sequence, or a namespace's
+// attribute (names[0].attribute).
+struct Target {
+  std::vector<std::string> names;
+  bool unpack = false;
+  std::string attribute;
+};
+
+struct Stmt;
+using StmtPtr = std::unique_ptr<Stmt>;
+using Body = std::vector<StmtPtr>;
+
+struct Branch {
+  ExprPtr condition;  // null: else
+  Body body;
+};
+
+struct MacroDefinition {
+  struct Parameter {
+    std::string name;
+    ExprPtr otherwise;  // null: undefined when absent
+  };
+  std::string name;
+  std::vector<Parameter> parameters;
+  Body body;
+};
+
+struct Stmt {
+  enum class Kind {
+    kText,      // text
+    kPrint,     // expr
+    kIf,        // branches
+    kFor,       // target in expr if condition: body, otherwise
+    kSet,       // target = expr
+    kSetBlock,  // target = body
+    kMacro,     // macro
+    kScope,     // body, whose assignments stay inside
+    kBreak,
+    kContinue,
+  };
+  Kind kind = Kind::kText;
+  int line = 0;
+  std::string text;
+  ExprPtr expr, condition;
+  Target target;
+  std::vector<Branch> branches;
+  Body body, otherwise;
+  MacroDefinition macro;
+};
+
+}  // namespace kvasir::jinja
