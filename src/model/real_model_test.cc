@@ -104,6 +104,8 @@ TEST(SmolLm2, GivesEqualBitsWhateverTheBlocksTheThreadsAndTheNeighbours) {
   const std::span<const int32_t> tokens(ids);
   for (const Kernels* kernels : AvailableKernels()) {
     for (const Compute compute : {Compute::kFast, Compute::kExact}) {
+      // Without FMA instructions the exact path takes minutes; the small models cover it.
+      if (compute == Compute::kExact && kernels != &BestKernels()) continue;
       const auto options = [&](size_t threads) {
         return RunnerOptions{.kernels = kernels,
                              .threads = threads,
