@@ -148,15 +148,33 @@ inline void Tile(const float* w, size_t steps, const Chains& c, size_t row, bool
   }
 }
 
+// Two groups: one or two rows. One group: tiles of six, and the last eight or fewer rows so that no
+// tile is small where that can be avoided: a chain alone waits for its own sums.
 template <int kGroups>
 void AllRows(const float* w, size_t steps, const Chains& c, size_t n, bool first) {
-  constexpr size_t kRows = kGroups == 1 ? 6 : 2;
   size_t row = 0;
-  for (; row + kRows <= n; row += kRows) Tile<kRows, kGroups>(w, steps, c, row, first);
-  if constexpr (kGroups == 1) {
-    for (; row + 3 <= n; row += 3) Tile<3, kGroups>(w, steps, c, row, first);
+  const auto tile = [&]<int kRows>() {
+    Tile<kRows, kGroups>(w, steps, c, row, first);
+    row += kRows;
+  };
+  while (row < n) {
+    const size_t left = n - row;
+    if constexpr (kGroups == 1) {
+      if (left == 6 || left > 8) {
+        tile.template operator()<6>();
+        continue;
+      }
+      if (left == 4 || left > 6) {
+        tile.template operator()<4>();
+        continue;
+      }
+      if (left > 2) {
+        tile.template operator()<3>();
+        continue;
+      }
+    }
+    left == 2 ? tile.template operator()<2>() : tile.template operator()<1>();
   }
-  for (; row < n; ++row) Tile<1, kGroups>(w, steps, c, row, first);
 }
 
 template <PackedKind kKind>
