@@ -1,5 +1,6 @@
-// Fast products on any machine: a part of 32 steps is expanded to int16 [step][16], then every row
-// runs integer loops over it that the compiler vectorizes.
+// Fast products on any machine, in the compiler's vectors of eight int16: a part of 32 steps is
+// expanded to int16 in the order of the record, lane 4c + j being output c, step 4s + j. Products
+// fit into 16 bits, and so do the sums of as many blocks of four steps as Depth() says.
 #include "kernels/simd/target.h"
 
 #if defined(KVASIR_TARGET_PORTABLE)
@@ -13,16 +14,32 @@ namespace {
 
 constexpr size_t kTileParts = 8;  // 256 steps
 
+typedef int16_t Short8 __attribute__((vector_size(16)));
+typedef int32_t Int4 __attribute__((vector_size(16)));
+typedef uint32_t Unsigned4 __attribute__((vector_size(16)));
+constexpr size_t kVectors = 4 * kGroup / 8;  // of one block of four steps
+
 // 32 steps of K, and how a dot product becomes f32 (kernels/matmul_kernels.h).
 struct Part {
-  int16_t q[kActBlock][kGroup];
+  int16_t q[8][4 * kGroup];
+  int32_t fold[2][kGroup];  // kQ6K: factor of the integer sum of each half
   float scale[kGroup], min[kGroup];
 };
 
+// Blocks summed in 16 bits: 8 * 15 * 127, 2 * 128 * 127 and 4 * 32 * 127 stay below 32768.
+constexpr size_t Depth(PackedKind kind) {
+  return kind == PackedKind::kQ8 ? 2 : kind == PackedKind::kQ6K ? 4 : 8;
+}
+
 inline float Half(const uint8_t* p) { return HalfToFloat(static_cast<uint16_t>(p[0] | p[1] << 8)); }
 
-inline uint8_t Nibble(const uint8_t* p, size_t c, size_t step) {
-  return static_cast<uint8_t>(p[64 * (step / 4 % 4) + 4 * c + step % 4] >> (step / 16 * 4) & 15);
+void ExpandNibbles(const uint8_t* p, Part* part) {
+  for (size_t s = 0; s < 4; ++s) {
+    for (size_t i = 0; i < 4 * kGroup; ++i) {
+      part->q[s][i] = p[64 * s + i] & 15;
+      part->q[s + 4][i] = p[64 * s + i] >> 4;
+    }
+  }
 }
 
 // `b` is the part inside a record of 256 steps.
@@ -30,44 +47,95 @@ template <PackedKind kKind>
 void ExpandPart(const uint8_t* p, size_t b, Part* part) {
   if constexpr (kKind == PackedKind::kQ4K) {
     const uint8_t* in = p + record::kQ4KParts + b * record::kQ4KPartBytes;
+    ExpandNibbles(in, part);
     for (size_t c = 0; c < kGroup; ++c) {
       part->scale[c] = Half(p + 2 * c) * in[record::kQ4KScales + c];
       part->min[c] = -(Half(p + record::kQ4KMinimum + 2 * c) * in[record::kQ4KMinima + c]);
-      for (size_t k = 0; k < kActBlock; ++k) part->q[k][c] = Nibble(in, c, k);
     }
   } else if constexpr (kKind == PackedKind::kQ6K) {
     const uint8_t* in = p + record::kQ6KParts + b * record::kQ6KPartBytes;
-    for (size_t c = 0; c < kGroup; ++c) {
-      part->scale[c] = Half(p + 2 * c);
-      for (size_t k = 0; k < kActBlock; ++k) {
-        const int scale = static_cast<int8_t>(in[record::kQ6KScales + k / 16 * kGroup + c]);
-        const int high =
-            in[record::kQ6KHigh + 64 * (k / 16) + 4 * c + k % 4] >> (k / 4 % 4 * 2) & 3;
-        part->q[k][c] = static_cast<int16_t>(scale * ((Nibble(in, c, k) | high << 4) - 32));
+    ExpandNibbles(in, part);
+    for (size_t s = 0; s < 8; ++s) {
+      const uint8_t* high = in + record::kQ6KHigh + 64 * (s / 4);
+      for (size_t i = 0; i < 4 * kGroup; ++i) {
+        const int top = (high[i] >> (2 * (s % 4)) & 3) << 4;
+        part->q[s][i] = static_cast<int16_t>((part->q[s][i] | top) - 32);
       }
     }
+    for (size_t c = 0; c < kGroup; ++c) {
+      part->scale[c] = Half(p + 2 * c);
+      part->fold[0][c] = static_cast<int8_t>(in[record::kQ6KScales + c]);
+      part->fold[1][c] = static_cast<int8_t>(in[record::kQ6KScales + kGroup + c]);
+    }
   } else if constexpr (kKind == PackedKind::kQ4) {
+    ExpandNibbles(p, part);
     for (size_t c = 0; c < kGroup; ++c) {
       part->scale[c] = Half(p + record::kQ4Scales + 2 * c);
       part->min[c] = Half(p + record::kQ4Minima + 2 * c);
-      for (size_t k = 0; k < kActBlock; ++k) part->q[k][c] = Nibble(p, c, k);
     }
   } else {
-    for (size_t c = 0; c < kGroup; ++c) {
-      part->scale[c] = Half(p + record::kQ8Scales + 2 * c);
-      for (size_t k = 0; k < kActBlock; ++k) {
-        part->q[k][c] = static_cast<int16_t>(p[64 * (k / 4) + 4 * c + k % 4] - 128);
+    for (size_t s = 0; s < 8; ++s) {
+      for (size_t i = 0; i < 4 * kGroup; ++i) {
+        part->q[s][i] = static_cast<int16_t>(p[64 * s + i] - 128);
       }
     }
+    for (size_t c = 0; c < kGroup; ++c) part->scale[c] = Half(p + record::kQ8Scales + 2 * c);
   }
 }
 
-template <bool kMinima>
-void RowPart(const Part& part, const int8_t* a, float scale, float scaled_sum, float* sum) {
-  int32_t dot[kGroup] = {};
-  for (size_t k = 0; k < kActBlock; ++k) {
-    for (size_t c = 0; c < kGroup; ++c) dot[c] += part.q[k][c] * a[k];
+// The sums of lanes 2i and 2i + 1.
+inline Int4 PairSums(Short8 v) {
+  const Int4 pairs = reinterpret_cast<Int4>(v);
+  const Int4 low = reinterpret_cast<Int4>(reinterpret_cast<Unsigned4>(pairs) << 16) >> 16;
+  return low + (pairs >> 16);
+}
+
+// Blocks [begin, end) of four steps.
+template <PackedKind kKind>
+void DotOfBlocks(const Part& part, const Short8 (&steps)[8], size_t begin, size_t end,
+                 int32_t (&dot)[kGroup]) {
+  constexpr size_t kDepth = Depth(kKind);
+  int32_t lanes[2 * kGroup];
+  for (size_t v = 0; v < kVectors; ++v) {
+    Int4 sum = {};
+    for (size_t first = begin; first < end; first += kDepth) {
+      Short8 partial = {};
+      for (size_t s = first; s < first + kDepth; ++s) {
+        Short8 q;
+        memcpy(&q, part.q[s] + 8 * v, sizeof(q));
+        partial += q * steps[s];
+      }
+      sum += PairSums(partial);
+    }
+    memcpy(lanes + 4 * v, &sum, sizeof(sum));
   }
+  for (size_t c = 0; c < kGroup; ++c) dot[c] = lanes[2 * c] + lanes[2 * c + 1];
+}
+
+template <PackedKind kKind>
+void Dot(const Part& part, const int8_t* a, int32_t (&dot)[kGroup]) {
+  Short8 steps[8];
+  for (size_t s = 0; s < 8; ++s) {
+    const int8_t* four = a + 4 * s;
+    steps[s] = Short8{four[0], four[1], four[2], four[3], four[0], four[1], four[2], four[3]};
+  }
+  if constexpr (kKind == PackedKind::kQ6K) {
+    int32_t half[2][kGroup];
+    DotOfBlocks<kKind>(part, steps, 0, 4, half[0]);
+    DotOfBlocks<kKind>(part, steps, 4, 8, half[1]);
+    for (size_t c = 0; c < kGroup; ++c) {
+      dot[c] = part.fold[0][c] * half[0][c] + part.fold[1][c] * half[1][c];
+    }
+  } else {
+    DotOfBlocks<kKind>(part, steps, 0, 8, dot);
+  }
+}
+
+template <PackedKind kKind>
+void RowPart(const Part& part, const int8_t* a, float scale, float scaled_sum, float* sum) {
+  constexpr bool kMinima = kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4K;
+  int32_t dot[kGroup];
+  Dot<kKind>(part, a, dot);
   for (size_t c = 0; c < kGroup; ++c) {
     sum[c] = MulAdd1(static_cast<float>(dot[c]), part.scale[c] * scale, sum[c]);
     if (kMinima) sum[c] = MulAdd1(part.min[c], scaled_sum, sum[c]);
@@ -76,7 +144,6 @@ void RowPart(const Part& part, const int8_t* a, float scale, float scaled_sum, f
 
 template <PackedKind kKind>
 void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
-  constexpr bool kMinima = kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4K;
   constexpr RecordLayout kLayout = Record(kKind);
   constexpr size_t kPartsOfRecord = kLayout.steps / kActBlock;
   Part parts[kTileParts];
@@ -94,8 +161,8 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
       for (size_t r = 0; r < n; ++r) {
         for (size_t i = 0; i < count; ++i) {
           const size_t b = first + i;
-          RowPart<kMinima>(parts[i], x.q + r * x.stride + b * kActBlock, x.scale[r * x.blocks + b],
-                           x.scaled_sum[r * x.blocks + b], out + r * out_stride + g * kGroup);
+          RowPart<kKind>(parts[i], x.q + r * x.stride + b * kActBlock, x.scale[r * x.blocks + b],
+                         x.scaled_sum[r * x.blocks + b], out + r * out_stride + g * kGroup);
         }
       }
     }
