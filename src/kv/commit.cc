@@ -178,21 +178,19 @@ size_t Store::SharedPages(const Lane& lane) const {
   return n;
 }
 
-// Where the longest run of pages begins that ends at `shared` and is less than half alive; `shared`
-// if there is none, or if copying it would take more pages than ForkPages allows (see demand.cc).
+// Where the longest run of pages begins that ends at `shared`, is less than half alive and can be
+// copied within ForkPages (see demand.cc); `shared` if there is none.
 size_t Store::CopyFrom(const LaneSet& set, const Lane& lane, size_t shared) const {
+  const uint64_t open = set.next_position_ % kPageEntries != 0;
+  const uint64_t own = PagesFor(LiveEntries(From(lane.body, shared))) + open;
+  const uint64_t bound = ForkPages(set.fork_position_, set.next_position_ - set.fork_position_);
   size_t from = shared;
-  uint64_t live = 0, live_in_run = 0;
+  uint64_t live = 0;
   for (size_t i = shared; i-- > 0;) {
     live += lane.body[i].n_live();
-    if (live >= kHalfPage * (shared - i)) continue;
-    from = i;
-    live_in_run = live;
+    if (live < kHalfPage * (shared - i) && own + PagesFor(live) <= bound) from = i;
   }
-  const uint64_t open = set.next_position_ % kPageEntries != 0;
-  const uint64_t own = PagesFor(LiveEntries(From(lane.body, shared)));
-  const uint64_t bound = ForkPages(set.fork_position_, set.next_position_ - set.fork_position_);
-  return PagesFor(live_in_run) + own + open <= bound ? from : shared;
+  return from;
 }
 
 // Lanes with more pages of their own than allowed, and lanes about to copy: from the first hole on.

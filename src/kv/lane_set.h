@@ -6,8 +6,10 @@
 //   A page is aligned (slot i holds position base + i, base a multiple of 64) or packed (positions
 //   in a plane of their own). Tail pages are aligned, the last one may be open (filled < 64); body
 //   pages stay aligned until entries have to move.
+//
 // Threads     Engine thread only; kernels receive LaneView, valid until the store's next commit or
-// append. Not here    Choosing what to drop (policy/), changing anything (store.h).
+//             append.
+// Not here    Choosing what to drop (policy/), changing anything (store.h).
 #pragma once
 
 #include <algorithm>

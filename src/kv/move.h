@@ -14,8 +14,8 @@ namespace kvasir {
 // Moves the live entries of pages `from`, in order, to the front of pages `to`: 64 into each, what
 // is left into the last, exactly as many pages as that takes. Sets filled, live, mark and base of
 // `to` and writes its planes, positions included; all of them must exist already. A page may be in
-// both, if all entries of the pages before it in `from` and at least its own index times 64 entries
-// come before it: then no entry is overwritten before it was read.
+// both lists, as number i of `from` and j of `to`, if the pages before it in `from` have at most
+// 64 j live entries: then no entry is overwritten before it was read.
 void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
                  std::span<PageRef> to);
 

@@ -1,20 +1,20 @@
 // Memory of KV planes: one fixed budget, cut into slabs of one plane size each.
 //
 // Invariants  [contract: pool.budget, pool.grant]
-//   Slabs in use never exceed the budget: planes of one size fill whole slabs, and the sum of
-//   granted planes per size, rounded up to slabs, fits. So a granted plane can always be taken:
-//   when no slab is free although one was granted, planes of a sparse size are moved together (ids
-//   stay valid, addresses do not) until a slab is free. A plane belongs to the reservation it was
-//   taken under, or it is shared. A plane becomes shared together with its place in the grant, so
-//   that never needs room; only Share, after which the grant is whole again, may be refused. A slab
-//   is committed when its first plane is taken, slabs are filled lowest first, and an empty slab
-//   goes back to the system: resident memory follows the ledger.
-// Cost     About 32 bytes of table per plane. Take and Drop are a few bitmap words, except when
-// planes
-//          must move; Share and End are O(sizes).
+//   - Slabs in use never exceed the budget: planes of one size fill whole slabs, and the sum of
+//     granted planes per size, rounded up to slabs, fits. So a granted plane can always be taken:
+//     when no slab is free although one was granted, planes of a sparse size are moved together
+//     (ids stay valid, addresses do not) until a slab is free.
+//   - A plane belongs to the reservation it was taken under, or it is shared. It becomes shared
+//     together with its place in the grant, which needs no room; only Share, after which the grant
+//     is whole again, may be refused.
+//   - A slab is committed when its first plane is taken, slabs are filled lowest first, and an
+//     empty slab goes back to the system: resident memory follows the ledger.
+//
+// Cost     About 32 bytes of table per plane. Take and Drop touch a few bitmap words, except when
+//          planes must move; Share and End are O(sizes).
 // Threads  Engine thread only, but Address may be called from anywhere while nobody changes the
-// pool.
-//          Addresses are valid until the pool's epoch changes.
+//          pool. Addresses are valid until the pool's epoch changes.
 #pragma once
 
 #include <cstddef>

@@ -5,23 +5,19 @@
 // copied when one side writes to them, and liveness is a fact of each lane's reference.
 //
 // Memory   [contract: store.reserve] A lane set is created with a demand (see MaxDemand) that is
-// granted or
-//          not granted as a whole; within it, appends and commits cannot fail.
+//          granted or not granted as a whole; within it, appends and commits cannot fail.
 // Packing  [contract: store.commit] After a commit that dropped entries, a lane of n live entries
-// holds at
-//          most ceil(n / 64) + 1 body pages of its own. Aligned pages that are complete enter the
-//          body then, entries move only when pages would be too many, and a page without entries is
-//          free at once. Pages shared with other lane sets come first and stay as they are while
-//          half of their entries live; a run of them that ends where the lane's own pages begin is
-//          copied out and released once less than half of it lives. The last, open page stays in
-//          the tail with its dead bits. A set whose demand has no positions (nothing was to be
-//          dropped) is not packed.
-// Cost     A commit walks the lanes it names; a lane is packed about once per 64 entries dropped. A
-// view is
-//          O(1) unless its pages changed.
+//          holds at most ceil(n / 64) + 1 body pages of its own. Aligned pages that are complete
+//          enter the body then, entries move only when pages would be too many, and a page without
+//          entries is free at once. The last, open page stays in the tail with its dead bits. A set
+//          whose demand has no positions (nothing was to be dropped) is not packed.
+// Sharing  [contract: store.fork] Pages that other lane sets see too come before the lane's own and
+//          stay as they are while half of their entries live. A run of them that ends where the
+//          lane's own pages begin is copied out and released once less than half of it lives.
+// Cost     A commit walks the lanes it names; a lane is packed about once per 64 entries dropped.
+//          A view is O(1) unless its pages changed.
 // Threads  Engine thread only; encoding and packing may use the workers. Views of different lanes
-// may be
-//          asked for at the same time.
+//          may be asked for at the same time.
 #pragma once
 
 #include <cstdint>
@@ -59,7 +55,8 @@ class LaneSetHandle {
 };
 
 // Rows of one pass on their way into one lane set: every layer appends the same number of rows, in
-// any order of layers, then Finish advances the position.
+// any order of layers, then Finish advances the position. Without Finish the lane set can only be
+// given back.
 class AppendCursor {
  public:
   uint32_t n_rows() const { return n_rows_; }
