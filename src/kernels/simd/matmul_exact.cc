@@ -11,6 +11,13 @@ namespace kvasir::KVASIR_SIMD {
 namespace {
 
 constexpr size_t kTileSteps = 256;  // 16 KiB per group
+// What fits into registers: six rows of one group or two rows of two; on the portable target, which
+// may have 16 registers of four floats, two rows of one.
+#if defined(KVASIR_TARGET_PORTABLE)
+constexpr size_t kMostRows = 2, kMostGroups = 1;
+#else
+constexpr size_t kMostRows = 6, kMostGroups = 2;
+#endif
 constexpr size_t kVectors = kGroup / kLanes;
 
 inline F32 LoadHalves(const uint8_t* p) { return LoadF16(reinterpret_cast<const uint16_t*>(p)); }
@@ -159,7 +166,7 @@ void AllRows(const float* w, size_t steps, const Chains& c, size_t n, bool first
   };
   while (row < n) {
     const size_t left = n - row;
-    if constexpr (kGroups == 1) {
+    if constexpr (kGroups == 1 && kMostRows == 6) {
       if (left == 6 || left > 8) {
         tile.template operator()<6>();
         continue;
@@ -173,7 +180,7 @@ void AllRows(const float* w, size_t steps, const Chains& c, size_t n, bool first
         continue;
       }
     }
-    left == 2 ? tile.template operator()<2>() : tile.template operator()<1>();
+    left >= 2 ? tile.template operator()<2>() : tile.template operator()<1>();
   }
 }
 
@@ -191,9 +198,8 @@ template <PackedKind kKind>
 void Exact(const PackedGroups& w, const float* x, size_t x_stride, size_t n, float* out,
            size_t out_stride) {
   constexpr RecordLayout kLayout = kvasir::Record(kKind);
-  constexpr size_t kPair = 2;
-  alignas(64) float tile[kPair * kTileSteps * kGroup];
-  const size_t at_once = n <= 2 ? kPair : 1;
+  alignas(64) float tile[kMostGroups * kTileSteps * kGroup];
+  const size_t at_once = n <= 2 ? kMostGroups : 1;
   for (size_t g = 0; g < w.n_groups; g += at_once) {
     const size_t groups = w.n_groups - g < at_once ? w.n_groups - g : at_once;
     for (size_t k = 0; k < w.k; k += kTileSteps) {
@@ -203,8 +209,8 @@ void Exact(const PackedGroups& w, const float* x, size_t x_stride, size_t n, flo
                           steps, tile + i * kTileSteps * kGroup);
       }
       const Chains chains = {x + k, x_stride, out + g * kGroup, out_stride};
-      if (groups == kPair) {
-        AllRows<kPair>(tile, steps, chains, n, k == 0);
+      if (groups == kMostGroups) {
+        AllRows<kMostGroups>(tile, steps, chains, n, k == 0);
       } else {
         AllRows<1>(tile, steps, chains, n, k == 0);
       }
