@@ -27,7 +27,7 @@ std::string Row(const std::string& head, std::string_view text) {
     const size_t space = text.find(' ');
     const std::string_view word = text.substr(0, space);
     if (column + word.size() > kWidth && column > kIndent) {
-      out += '\n';
+      out.back() = '\n';  // was the space after the word before
       out.append(kIndent, ' ');
       column = kIndent;
     }

@@ -122,8 +122,11 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
   options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
   options.chunk = static_cast<uint32_t>(values.Count("chunk"));
   if (batch) options.max_sequences = static_cast<uint32_t>(values.Count("parallel"));
-  options.kv_memory_explicit = values.Given("kv-memory");
-  if (options.kv_memory_explicit) options.kv_memory = values.Size("kv-memory");
+  const bool kv_memory_given = values.Given("kv-memory");
+  if (kv_memory_given) options.kv_memory = values.Size("kv-memory");
+  // What a policy may keep can follow from the budget of one sequence, not from one that many
+  // share.
+  options.kv_memory_explicit = kv_memory_given && !batch;
 
   // A policy that contradicts itself is refused before weights are read.
   const ModelConfig& config = opened.file().config();
@@ -132,7 +135,7 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
                            .head_dim = config.head_dim,
                            .k_codec = codecs_.k,
                            .v_codec = codecs_.v};
-  MakePolicy(options.policy, {options.kv_memory, shape});
+  MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape});
 
   ModelOptions model_options;
   model_options.compute = exact ? Compute::kExact : Compute::kFast;
@@ -144,7 +147,7 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
     model_ = Model::Load(opened.file(), kernels_, workers_, model_options,
                          [&](double fraction) { bar.Update(fraction); });
   }
-  if (!options.kv_memory_explicit) {
+  if (!kv_memory_given) {
     options.kv_memory = DefaultKvMemory();
     AddNotice(fmt::format("KV budget {}, a quarter of the free memory; --kv-memory sets another",
                           FormatSize(options.kv_memory)));
