@@ -248,34 +248,57 @@ PackedGroups PackedMatrix::Groups(size_t first, size_t n) const {
 }
 
 Activations::Activations(size_t max_rows, size_t max_k)
-    : q_(max_rows * RoundUp<size_t>(max_k, kActBlock)),
-      scale_(max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
-      scaled_sum_(max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)) {}
+    : q_(2 * max_rows * RoundUp<size_t>(max_k, kActBlock)),
+      scale_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
+      scaled_sum_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)) {}
 
-void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x) {
+void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x,
+                      Terms terms) {
   x_ = x;
+  terms_ = terms;
   is_quantized_ = compute == Compute::kFast && x.dim % kActBlock == 0;
   if (!is_quantized_) return;
-  const size_t blocks = x.dim / kActBlock;
-  CHECK(x.count * x.dim <= q_.size() && x.count * blocks * sizeof(float) <= scale_.size());
+  const size_t blocks = x.dim / kActBlock, rows = x.count * this->terms();
+  CHECK(rows * x.dim <= q_.size() && rows * blocks * sizeof(float) <= scale_.size());
   quantized_ = {q_.as<int8_t>(), scale_.as<float>(), scaled_sum_.as<float>(), x.dim, blocks};
   constexpr size_t kFloatsOfTask = 16384;  // about 4 us
   const size_t rows_of_task = std::max<size_t>(1, kFloatsOfTask / x.dim);
   workers.Run(DivideUp(x.count, rows_of_task), [&](size_t task, size_t) {
     const size_t end = std::min(x.count, (task + 1) * rows_of_task);
-    for (size_t r = task * rows_of_task; r < end; ++r) {
-      kernels.matmul.quantize_row(x.row(r), x.dim, q_.as<int8_t>() + r * x.dim,
-                                  scale_.as<float>() + r * blocks,
-                                  scaled_sum_.as<float>() + r * blocks);
-    }
+    for (size_t r = task * rows_of_task; r < end; ++r) QuantizeRow(kernels, r);
   });
+}
+
+void Activations::QuantizeRow(const Kernels& kernels, size_t row) const {
+  constexpr size_t kPiece =
+      1024;  // floats at a time: a multiple of the block, small enough for the stack
+  alignas(64) float rest[kPiece];
+  const size_t dim = x_.dim, blocks = quantized_.blocks;
+  const float* x = x_.row(row);
+  const size_t first = row * terms();
+  const auto quantize = [&](const float* values, size_t n, size_t out_row, size_t begin) {
+    const size_t block = out_row * blocks + begin / kActBlock;
+    kernels.matmul.quantize_row(values, n, q_.as<int8_t>() + out_row * dim + begin,
+                                scale_.as<float>() + block, scaled_sum_.as<float>() + block);
+  };
+  if (terms_ == Terms::kOne) return quantize(x, dim, first, 0);
+  for (size_t begin = 0; begin < dim; begin += kPiece) {
+    const size_t n = std::min(kPiece, dim - begin);
+    quantize(x + begin, n, first, begin);
+    const int8_t* q = q_.as<int8_t>() + first * dim + begin;
+    const float* scale = scale_.as<float>() + first * blocks + begin / kActBlock;
+    for (size_t i = 0; i < n; ++i) {
+      rest[i] = x[begin + i] - static_cast<float>(q[i]) * scale[i / kActBlock];
+    }
+    quantize(rest, n, first + 1, begin);
+  }
 }
 
 namespace {
 
 // Rows of a task: a multiple of the kernels' tiles of 3 and 6 rows.
 constexpr size_t kTaskRows = 66;
-// A task's product waits here when it must be added to what is in `out`.
+// A task's product waits here when it must be added to what is in `out`, or to its second term.
 constexpr size_t kSumFloats = 16384;
 
 // Cost of a group with `rows` rows, in bytes of a weight read for one row: reading a byte takes
@@ -290,12 +313,13 @@ struct Cut {
 
 class Tasks {
  public:
-  Tasks(std::span<const MatMulJob> jobs, size_t rows, size_t n_workers) : jobs_(jobs) {
+  Tasks(std::span<const MatMulJob> jobs, size_t rows, size_t terms, size_t n_workers)
+      : jobs_(jobs), terms_(terms) {
     row_blocks_ = DivideUp(rows, kTaskRows);
     block_rows_ = std::min(rows, kTaskRows);
     size_t cost = 0;
     for (const MatMulJob& job : jobs) {
-      cost += job.w->n_groups() * CostOfGroup(GroupBytes(job), block_rows_) * row_blocks_;
+      cost += job.w->n_groups() * CostOfGroup(GroupBytes(job), block_rows_ * terms) * row_blocks_;
     }
     // Eight tasks per thread even out their ends. Below 16 KiB (1 us) handing out costs too much;
     // above 512 KiB (50 us) the last task is waited for. Many rows profit from many groups to a
@@ -305,8 +329,10 @@ class Tasks {
   }
 
   Cut Of(const MatMulJob& job) const {
-    size_t groups = cost_of_task_ / CostOfGroup(GroupBytes(job), block_rows_);
-    if (job.accumulate) groups = std::min(groups, kSumFloats / (block_rows_ * kGroup));
+    size_t groups = cost_of_task_ / CostOfGroup(GroupBytes(job), block_rows_ * terms_);
+    if (job.accumulate || terms_ > 1) {
+      groups = std::min(groups, kSumFloats / (block_rows_ * terms_ * kGroup));
+    }
     groups = std::clamp<size_t>(groups, 1, job.w->n_groups());
     return {groups, row_blocks_, DivideUp(job.w->n_groups(), groups) * row_blocks_};
   }
@@ -321,20 +347,24 @@ class Tasks {
   static size_t GroupBytes(const MatMulJob& job) { return job.w->Groups(0, 0).group_bytes; }
 
   std::span<const MatMulJob> jobs_;
-  size_t row_blocks_ = 0, block_rows_ = 0, cost_of_task_ = 0;
+  size_t terms_ = 1, row_blocks_ = 0, block_rows_ = 0, cost_of_task_ = 0;
 };
 
-void Product(const Kernels& kernels, const Activations& x, const PackedMatrix& w,
-             const PackedGroups& groups, size_t row, size_t n, float* out, size_t stride) {
+// Products of rows [row, row + n); with two terms of 2n rows, which the caller adds in pairs.
+// Returns the terms.
+size_t Product(const Kernels& kernels, const Activations& x, const PackedMatrix& w,
+               const PackedGroups& groups, size_t row, size_t n, float* out, size_t stride) {
   const auto kind = static_cast<size_t>(w.kind());
   const QuantizedRows* q = x.quantized();
-  if (q != nullptr && kernels.matmul.fast[kind] != nullptr) {
-    const QuantizedRows rows = {q->q + row * q->stride, q->scale + row * q->blocks,
-                                q->scaled_sum + row * q->blocks, q->stride, q->blocks};
-    kernels.matmul.fast[kind](groups, rows, n, out, stride);
-  } else {
+  if (q == nullptr || kernels.matmul.fast[kind] == nullptr) {
     kernels.matmul.exact[kind](groups, x.rows().row(row), x.rows().stride, n, out, stride);
+    return 1;
   }
+  const size_t first = row * x.terms();
+  const QuantizedRows rows = {q->q + first * q->stride, q->scale + first * q->blocks,
+                              q->scaled_sum + first * q->blocks, q->stride, q->blocks};
+  kernels.matmul.fast[kind](groups, rows, n * x.terms(), out, stride);
+  return x.terms();
 }
 
 void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job, const Cut& cut,
@@ -348,18 +378,25 @@ void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job,
   float* out = job.out.row(row) + column;
 
   alignas(64) float sums[kSumFloats];
-  float* product = job.accumulate ? sums : out;
-  const size_t stride = job.accumulate ? groups * kGroup : job.out.stride;
-  Product(kernels, x, *job.w, job.w->Groups(group, groups), row, rows, product, stride);
-  if (job.bias == nullptr && !job.accumulate) return;
+  const bool aside = job.accumulate || x.terms() > 1;
+  float* product = aside ? sums : out;
+  const size_t stride = aside ? groups * kGroup : job.out.stride;
+  const size_t terms =
+      Product(kernels, x, *job.w, job.w->Groups(group, groups), row, rows, product, stride);
+  if (!aside && job.bias == nullptr) return;
   for (size_t r = 0; r < rows; ++r) {
-    float* p = product + r * stride;
+    float* p = product + r * terms * stride;
+    float* o = out + r * job.out.stride;
+    if (terms > 1) {
+      for (size_t c = 0; c < columns; ++c) p[c] += p[stride + c];
+    }
     if (job.bias != nullptr) {
       for (size_t c = 0; c < columns; ++c) p[c] += job.bias[column + c];
     }
     if (job.accumulate) {
-      float* o = out + r * job.out.stride;
       for (size_t c = 0; c < columns; ++c) o[c] += p[c];
+    } else if (aside) {
+      for (size_t c = 0; c < columns; ++c) o[c] = p[c];
     }
   }
 }
@@ -374,7 +411,7 @@ void MatMul(const Kernels& kernels, Workers& workers, const Activations& x,
     CHECK(job.w->k() == x.rows().dim && job.out.count >= rows &&
           job.out.stride >= job.w->n_groups() * kGroup);
   }
-  const Tasks tasks(jobs, rows, workers.size());
+  const Tasks tasks(jobs, rows, x.terms(), workers.size());
   workers.Run(tasks.Count(), [&](size_t task, size_t) {
     for (const MatMulJob& job : jobs) {
       const Cut cut = tasks.Of(job);
