@@ -184,6 +184,8 @@ TEST(ChatTemplateTest, BoundsHowDeepATemplateNests) {
 }
 
 TEST(ChatTemplateTest, BoundsTimeAndMemory) {
+  // A tenth of the real limits, so that this also ends soon under sanitizers.
+  const jinja::Limits limits = {.steps = 1'000'000, .bytes = 25 << 20};
   for (const char* source :
        {"{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% set ns = namespace(s='x') %}{% for a in range(99) %}{% set ns.s = ns.s + ns.s %}{% "
@@ -204,9 +206,17 @@ TEST(ChatTemplateTest, BoundsTimeAndMemory) {
         "{{ [[1]] | tojson(indent=9999999999) }}", "{{ ('a' * 100000).replace('', 'b' * 100000) }}",
         "{% for i in range(100000) %}{{ 'y' * 100000 }}{% endfor %}",
         "{{ 9223372036854775807 + 1 }}", "{{ 9 ** 99 }}", "{{ -9223372036854775807 - 2 }}"}) {
-    const Outcome outcome = RenderSource(source);
+    const Outcome outcome = RenderSource(source, Json::object(), limits);
     EXPECT_EQ(outcome.code, Code::kInvalid) << source << " " << outcome.text.substr(0, 40);
   }
+}
+
+TEST(ChatTemplateTest, BoundsWhatAWholeRenderingMakes) {
+  const ChatTemplate chat(
+      "{% for i in range(1000) %}{% for j in range(1000) %}{{ messages[0].content }}"
+      "{% endfor %}{% endfor %}");
+  EXPECT_EQ(Try([&] { return chat.Render({{"user", std::string(1000, 'x')}}, true, "", ""); }).code,
+            Code::kInvalid);
 }
 
 TEST(ChatTemplateTest, AllowsLongConversations) {

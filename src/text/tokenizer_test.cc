@@ -42,7 +42,7 @@ std::vector<Vector> ReadVectors(const std::string& gguf_path) {
 
 void ExpectVectors(const Tokenizer& tokenizer, const std::string& vectors_path) {
   const std::vector<Vector> vectors = ReadVectors(vectors_path);
-  ASSERT_GE(vectors.size(), 46u);
+  ASSERT_EQ(vectors.size(), 46u);
   for (const Vector& vector : vectors) {
     const std::vector<TokenId> ids = tokenizer.Encode(vector.text, /*special=*/false);
     EXPECT_EQ(ids, vector.ids) << vector.text;
@@ -182,7 +182,7 @@ TEST(ByteBpeTest, DropsBytesThatHaveNoToken) {
 
 TEST(ByteBpeTest, EncodesAMegabyteOfOneLetterAndOfSpaces) {
   const auto goldens = ReadGoldens("tokenizer_goldens.json");
-  for (const std::string pre : {"gpt-2", "smollm", "qwen2"}) {
+  for (const std::string pre : {"smollm", "qwen2"}) {
     const auto tokenizer = Tokenizer::FromGguf(TinyBpeMetadata(goldens, pre));
     for (const char c : {'a', ' '}) {
       const std::string text(1 << 20, c);
