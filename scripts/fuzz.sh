@@ -3,7 +3,7 @@
 #   fuzz.sh TARGET SECONDS              builds the fuzz preset and runs it, from the seeds and what earlier runs found
 #   fuzz.sh --build DIR TARGET SECONDS  runs a target that is built in DIR already
 #   fuzz.sh --list DIR                  targets built in DIR
-# A crash leaves its input in fuzz-TARGET/ and fails.
+# A crash leaves its input in DIR/fuzz/TARGET/found/ and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,9 +25,10 @@ seconds=${2:-60}
 binary=$(find "$build" -name "$target" -type f -executable | head -n 1)
 [ -n "$binary" ] || { echo "fuzz.sh: no target '$target' in $build" >&2; exit 2; }
 
-work=$build/fuzz-$target
-mkdir -p "$work/corpus" "$work/found"
-python3 tools/make_fuzz_seeds.py "$work/seeds" "$target" >/dev/null
+work=$build/fuzz/$target
+seeds=$build/fuzz/seeds
+mkdir -p "$work/corpus" "$work/found" "$seeds/$target"
+python3 tools/make_fuzz_seeds.py "$seeds"
 echo "Fuzzing $target for $seconds s"
 "$binary" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=0 \
-  -verbosity=0 -artifact_prefix="$work/found/" "$work/corpus" "$work/seeds"
+  -verbosity=0 -artifact_prefix="$work/found/" "$work/corpus" "$seeds/$target"

@@ -80,7 +80,7 @@ class LongDocument(ProcessTest):
 @needs_smollm2
 class Chat(ProcessTest):
     def test_a_prompt_goes_through_the_template_unless_raw(self):
-        chat = self.json("run", "-m", "smollm2", "-p", "What is the capital of France?", "-n", 16, "--temp", 0)
+        chat = self.json("run", "-m", "smollm2", "-p", "What is the capital of France?", "-n", 16, "--temp", 0, "--compute", "f32")
         raw = self.json("run", "-m", "smollm2", "-p", "What is the capital of France?", "-n", 16, "--temp", 0, "--raw")
         self.assertIn("Paris", chat["text"])
         self.assertEqual(chat["stop_reason"], "eos")

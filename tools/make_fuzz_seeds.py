@@ -108,6 +108,11 @@ def hf_config(arch, rope):
     }).encode()
 
 
+CHAT_TEMPLATE = b"""{%- if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}
+{% for m in messages if m.role != 'system' %}{{ '<|' + m['role'] + '|>' }}{{ m.content }}{% if not loop.last %}
+{% endif %}{% endfor %}{% if add_generation_prompt %}{{ bos_token }}{% endif %}"""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
@@ -123,6 +128,14 @@ def main():
         "hf_config_fuzz/new_qwen2": hf_config("qwen2", new_rope),
         "hf_config_fuzz/index": json.dumps(index).encode(),
         "hf_config_fuzz/name": b"model.layers.0.self_attn.q_proj.weight",
+        "template_fuzz/chat": CHAT_TEMPLATE,
+        "template_fuzz/words": b"{% set n = namespace(a=1) %}{{ n.a ~ 'x'[0:1] | trim }}{# c #}{%- for i in range(3) -%}{{ loop.index }}{% else %}{% endfor %}",
+        "tokenizer_fuzz/text": "It's 12 o'clock,  na\u00efve \u4e2d\u6587\n\n\t<|end|>".encode() + b"\xff\xc3",
+        "openai_fuzz/chat": json.dumps({
+            "model": "m", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [
+                {"type": "text", "text": "hi"}]}], "max_completion_tokens": 5, "temperature": 0.5, "stop": ["a", "b"]}).encode(),
+        "openai_fuzz/completion": json.dumps({
+            "model": "m", "prompt": [1, 2, 3], "max_tokens": 5, "seed": 7, "top_p": 0.9, "n": 1, "stream": False}).encode(),
     }
     for name, content in seeds.items():
         path = root / name

@@ -71,10 +71,10 @@ void RunOnce(const Arguments& args, OpenedModel& opened, Output& output) {
         {"memory", MemoryJson()},
     };
     output.Json(document);
-  } else if (output.streams()) {
-    output.Stream("\n");
-  } else {
-    output.Text(generation.text + "\n");
+  } else if (!output.streams()) {
+    output.Text(generation.text);
+  } else if (::isatty(STDOUT_FILENO)) {
+    output.Stream("\n");  // for the shell's prompt; a pipe gets the text byte for byte
   }
   session.PrintNotices();
   if (!args.Given("seed") && args.values().Real("temp") > 0) {

@@ -106,7 +106,7 @@ class TilePass {
   // Records of the part in which `cursor` stands; moves the cursor behind it. False at the end of
   // the lane.
   bool Part(LaneCursor* cursor, float* records) {
-    Segment segment;
+    EntryRun segment;
     LaneCursor ahead = *cursor;
     if (!ahead.Next(&segment)) return false;
     const uint64_t part = segment.part;
@@ -115,7 +115,7 @@ class TilePass {
     std::fill_n(a_.lanes, rows_ * kLanes, kEmpty);
     size_t n = 0;
     for (bool more = true; more && segment.part == part; ++n) {
-      const Segment now = segment;
+      const EntryRun now = segment;
       *cursor = ahead;
       more = ahead.Next(&segment);
       const uint8_t* next = more && segment.part == part ? segment.page->k : first_page->v;
@@ -133,7 +133,7 @@ class TilePass {
     LaneCursor again = begin;
     again.Next(&segment);
     for (size_t i = 0; i < n; ++i) {
-      const Segment now = segment;
+      const EntryRun now = segment;
       const bool more = again.Next(&segment);
       float* scores = a_.scores;
       if (kept) {
@@ -176,7 +176,7 @@ class TilePass {
 
  private:
   // 64 scores of each row, -infinity where the row does not see; updates the running maxima.
-  void Score(const Segment& segment, const uint8_t* next, float* scores) {
+  void Score(const EntryRun& segment, const uint8_t* next, float* scores) {
     const PageView& page = *segment.page;
     int codec = static_cast<int>(page.k_codec);
     const uint8_t* plane = page.k;
@@ -202,7 +202,7 @@ class TilePass {
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
   }
 
-  uint64_t Visible(const Segment& segment, uint32_t row) const {
+  uint64_t Visible(const EntryRun& segment, uint32_t row) const {
     return SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
   }
 
@@ -213,7 +213,7 @@ class TilePass {
   // Adds the weighted rows of V. Rows that see less than the whole segment go in small blocks: what
   // all of a block see at once, then each row's rest; never a later entry with weight 0, whose V
   // might not be finite.
-  void Sum(const Segment& segment, const uint8_t* next, const float* weights, float* records) {
+  void Sum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
     const PageView& page = *segment.page;
     CHECK(page.v != nullptr);
     int codec = static_cast<int>(page.v_codec);
@@ -349,7 +349,7 @@ void AttentionScratch::Plan::Split(uint32_t tile, float* records) {
   LaneCursor cursor(t.job->lane, t.shift, t.last());
   LaneCursor ahead = cursor;
   uint64_t part = std::numeric_limits<uint64_t>::max();
-  for (Segment segment; ahead.Next(&segment); cursor = ahead) {
+  for (EntryRun segment; ahead.Next(&segment); cursor = ahead) {
     if (segment.part != part) parts.push_back({cursor, 0});
     part = segment.part;
     parts.back().entries += static_cast<uint32_t>(std::popcount(segment.bits));

@@ -9,7 +9,7 @@
 namespace kvasir {
 
 // Live entries of one page that belong to one part and are not later than the last row of the tile.
-struct Segment {
+struct EntryRun {
   const PageView* page = nullptr;
   uint64_t part = 0;
   uint64_t bits = 0;  // the entries' slots, never 0
@@ -44,7 +44,7 @@ class LaneCursor {
       : pages_(lane.pages), n_pages_(lane.n_pages), shift_(shift), last_(last) {}
 
   // False at the end. Segments come in ascending position.
-  bool Next(Segment* segment) {
+  bool Next(EntryRun* run) {
     for (; page_ < n_pages_; ++page_, slot_ = 0) {
       const PageView& page = pages_[page_];
       if (page.k == nullptr || slot_ >= page.filled) continue;
@@ -53,12 +53,12 @@ class LaneCursor {
       if (live == 0) continue;
       const uint32_t position = page.position(static_cast<uint32_t>(std::countr_zero(live)));
       if (position > last_) return false;
-      segment->page = &page;
-      segment->part = position >> shift_;
-      const uint64_t part_end = (segment->part + 1) << shift_;
+      run->page = &page;
+      run->part = position >> shift_;
+      const uint64_t part_end = (run->part + 1) << shift_;
       const uint64_t limit = part_end <= last_ ? part_end : uint64_t{last_} + 1;
-      segment->bits = SlotsBelow(page, live, limit);
-      slot_ = 64u - static_cast<uint32_t>(std::countl_zero(segment->bits));
+      run->bits = SlotsBelow(page, live, limit);
+      slot_ = 64u - static_cast<uint32_t>(std::countl_zero(run->bits));
       return true;
     }
     return false;

@@ -94,10 +94,10 @@ FloatRows RandomRows(size_t count, size_t dim, uint32_t seed) {
 
 // Rows as MatMul gives them; padding columns hold what they like.
 FloatRows Multiply(const Kernels& kernels, Workers& workers, const PackedMatrix& w, Rows x,
-                   Compute compute) {
+                   Compute compute, Terms terms = Terms::kOne) {
   FloatRows out(x.count, w.outputs());
   Activations activations(x.count, x.dim);
-  activations.Set(kernels, workers, compute, x);
+  activations.Set(kernels, workers, compute, x, terms);
   const MatMulJob job = {&w, nullptr, out.view, false};
   MatMul(kernels, workers, activations, {&job, 1});
   return out;
@@ -204,6 +204,56 @@ TEST_P(QuantizedMatMulTest, FastProductEqualsPlainIntegerArithmetic) {
     EXPECT_LT(error / power, 2e-4) << k;  // int8 activations: half a step of 1 / 127 of the maximum
     EXPECT_GT(error, 0) << k;
   }
+}
+
+// The second term quantizes what the first left, so the error falls by another factor of 127 or
+// more.
+TEST_P(QuantizedMatMulTest, ASecondTermHoldsWhatTheFirstRoundsAway) {
+  const size_t k = Lengths().back();
+  const Matrix m = RandomMatrix(dtype_, 37, k, 4);
+  const PackedMatrix packed = PackedMatrix::Pack(m.view(), workers_);
+  const FloatRows x = RandomRows(70, k, 5);
+  const FloatRows exact = Multiply(kernels_, workers_, packed, x.view, Compute::kExact);
+  const auto error = [&](Terms terms) {
+    const FloatRows out = Multiply(kernels_, workers_, packed, x.view, Compute::kFast, terms);
+    double sum = 0;
+    for (size_t r = 0; r < x.view.count; ++r) {
+      for (size_t o = 0; o < m.rows; ++o) {
+        const double difference = out.view.row(r)[o] - exact.view.row(r)[o];
+        sum += difference * difference;
+      }
+    }
+    return std::sqrt(sum);
+  };
+  EXPECT_LT(error(Terms::kTwo), error(Terms::kOne) / 100);
+}
+
+TEST_P(QuantizedMatMulTest, TwoTermsHaveTheSameBitsInAnyPassAndAddToTheStream) {
+  const size_t k = Lengths().back();
+  const Matrix m = RandomMatrix(dtype_, 53, k, 6);
+  const PackedMatrix packed = PackedMatrix::Pack(m.view(), workers_);
+  const FloatRows x = RandomRows(200, k, 7);
+  const auto multiply = [&](Workers& workers, Rows rows) {
+    return Multiply(kernels_, workers, packed, rows, Compute::kFast, Terms::kTwo);
+  };
+  Workers one(1);
+  const FloatRows all = multiply(workers_, x.view);
+  ExpectEqualBits(multiply(one, x.view).view, all.view);
+  for (const size_t n : {1, 2, 3, 67}) {
+    ExpectEqualBits(multiply(workers_, x.view.Slice(60, n)).view, all.view.Slice(60, n));
+  }
+  FloatRows stream = RandomRows(200, m.rows, 8), expected = RandomRows(200, m.rows, 8);
+  const FloatRows bias = RandomRows(1, m.rows, 9);
+  for (size_t r = 0; r < 200; ++r) {
+    for (size_t o = 0; o < m.rows; ++o) {
+      expected.view.row(r)[o] += all.view.row(r)[o] + bias.view.row(0)[o];
+    }
+  }
+  Activations activations(200, k);
+  activations.Set(kernels_, workers_, Compute::kFast, x.view, Terms::kTwo);
+  const MatMulJob job = {&packed, bias.view.row(0), stream.view, true};
+  MatMul(kernels_, workers_, activations, {&job, 1});
+  ExpectEqualBits(stream.view, expected.view);
 }
 
 // [contract: rows.equal]
