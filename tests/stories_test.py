@@ -32,7 +32,7 @@ class Budget(ProcessTest):
     PROMPT = "Once upon a time there was a little girl named Lily. " * 12
 
     def test_bytes_never_exceed_the_budget_and_eviction_drops(self):
-        for size in ("160KiB", "256KiB"):
+        for size in ("192KiB", "256KiB"):
             result = self.json("run", "-m", STORIES, "-p", self.PROMPT, "--raw", "-n", 40, "--temp", 0, "--kv-memory", size,
                                "--kv-policy", "keydiff:budget=32,block=32")
             kv = result["kv"]

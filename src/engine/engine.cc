@@ -20,9 +20,12 @@ double Milliseconds(std::chrono::steady_clock::duration d) {
 // What `want` asks for beyond `have`.
 Demand Beyond(const Demand& want, const Demand& have) {
   Demand more;
+  more.AddPositions(want.positions() - std::min(want.positions(), have.positions()));
   for (const auto& [bytes, n] : want.planes()) {
     const auto granted = have.planes().find(bytes);
-    const uint64_t has = granted == have.planes().end() ? 0 : granted->second;
+    const auto added = more.planes().find(bytes);
+    const uint64_t has = (granted == have.planes().end() ? 0 : granted->second) +
+                         (added == more.planes().end() ? 0 : added->second);
     if (n > has) more.Add(bytes, n - has);
   }
   return more;
@@ -87,7 +90,7 @@ void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const 
        "or let a policy keep less (--kv-policy keydiff:budget=N, -ctk q8_0 -ctv q8_0)",
        sequence.prompt_end,
        sequence.request.max_tokens ? fmt::format(" and {} to generate", sequence.max_new) : "",
-       demand.bytes(), options_.kv_memory);
+       store_.InWholeSlabs(demand), options_.kv_memory);
 }
 
 void Engine::SetLimits(Sequence& sequence) const {

@@ -162,14 +162,16 @@ void Pool::CutIntoSlabs(uint64_t slab_bytes) {
   ::madvise(memory_, n * slab_bytes, slab_bytes < kLargestSlab ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
-bool Pool::FitsEmpty(const Demand& demand) const {
+uint64_t Pool::InWholeSlabs(const Demand& demand) const {
   const uint64_t slab_bytes = SlabBytesFor(demand);
   uint64_t slabs = 0;
   for (const auto& [bytes, n] : demand.planes()) {
     slabs += DivideUp(n, PlanesPerSlab(slab_bytes, bytes));
   }
-  return slabs <= budget_bytes_ / slab_bytes;
+  return MulOrThrow(slabs, slab_bytes, "KV demand");
 }
+
+bool Pool::FitsEmpty(const Demand& demand) const { return InWholeSlabs(demand) <= budget_bytes_; }
 
 bool Pool::Fits(const Demand& demand) const {
   if (Empty()) return FitsEmpty(demand);

@@ -77,6 +77,8 @@ class Pool {
   // Whether `demand` could be granted on top of everything granted now; on an empty pool.
   bool Fits(const Demand& demand) const;
   bool FitsEmpty(const Demand& demand) const;
+  // Bytes of the slabs that an empty pool would need for it.
+  uint64_t InWholeSlabs(const Demand& demand) const;
   // kNoReservation when it does not fit now.
   ReservationId Grant(const Demand& demand);
   bool Extend(ReservationId id, const Demand& demand);

@@ -124,6 +124,7 @@ class Store {
 
   bool Fits(const Demand& demand) const { return pool_.Fits(demand); }
   bool FitsEmpty(const Demand& demand) const { return pool_.FitsEmpty(demand); }
+  uint64_t InWholeSlabs(const Demand& demand) const { return pool_.InWholeSlabs(demand); }
   Ledger ledger() const;
   void ResetPeaks();
   // Every page, reference, mask, position and byte; aborts on the first contradiction. For tests.
