@@ -191,14 +191,15 @@ bool Engine::Admit(Sequence& sequence) {
   return true;
 }
 
-void Engine::AdmitWaiting() {
+bool Engine::AdmitWaiting() {
+  bool refused = false;
   while (!waiting_.empty() && running_.size() < options_.max_sequences) {
     if (Admit(*waiting_.front())) {
       running_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
       continue;
     }
-    if (!running_.empty()) return;  // bytes come back when a running sequence ends
+    if (!running_.empty()) break;  // bytes come back when a running sequence ends
     // Nothing runs and still it does not fit: states held outside fill the budget.
     std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
     waiting_.pop_front();
@@ -207,7 +208,9 @@ void Engine::AdmitWaiting() {
         DemandFor(*sequence, sequence->prompt_end + sequence->max_new).bytes(),
         store_.ledger().bytes, options_.kv_memory);
     Finish(std::move(sequence), StopReason::kLength, "KV budget");
+    refused = true;
   }
+  return refused;
 }
 
 uint32_t Engine::RowsFor(const Sequence& sequence, uint32_t rows_left) const {
@@ -230,8 +233,8 @@ void Engine::ObserveAndCommit(Sequence& sequence) {
 }
 
 bool Engine::Step() {
-  AdmitWaiting();
-  if (running_.empty()) return false;
+  const bool refused = AdmitWaiting();
+  if (running_.empty()) return refused;
 
   // Rows of the pass: one for everybody who generates, then prompts, oldest first.
   uint32_t rows_left = std::min(options_.step_tokens, model_.max_rows());

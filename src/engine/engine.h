@@ -134,7 +134,8 @@ class Engine {
   void SetLimits(Sequence& sequence) const;
   [[noreturn]] void RefuseBudget(const Sequence& sequence, const Demand& demand) const;
   bool Admit(Sequence& sequence);
-  void AdmitWaiting();
+  // Says whether it had to refuse somebody.
+  bool AdmitWaiting();
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
   void ObserveAndCommit(Sequence& sequence);
   // Takes the token a pass sampled; true when the sequence is done, with the reason.

@@ -269,6 +269,33 @@ INSTANTIATE_TEST_SUITE_P(Policies, ForkTest,
                          ::testing::Values("", "keydiff:budget=40,block=16",
                                            "streaming:budget=40,block=16"));
 
+TEST_F(EngineTest, ARequestThatStatesHeldOutsideKeepOutIsRefusedAndSaysSo) {
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(1);
+  EngineOptions options = Options();
+  options.kv_memory = 64 << 10;
+  Engine engine(model, &tokenizer, BestKernels(), workers, options);
+  Generation kept, refused;
+  Request read;
+  read.tokens.assign(300, 2);
+  read.max_tokens = 0;
+  read.keep_state = true;
+  read.on_done = [&kept](Generation g) { kept = std::move(g); };
+  engine.Submit(std::move(read));
+  engine.RunUntilIdle();
+  ASSERT_TRUE(kept.state);
+  Request other;
+  other.tokens.assign(200, 3);
+  other.max_tokens = 10;
+  other.on_done = [&refused](Generation g) { refused = std::move(g); };
+  engine.Submit(std::move(other));
+  EXPECT_TRUE(engine.Step());  // refusing is something done
+  ASSERT_TRUE(refused.error);
+  EXPECT_THAT(*refused.error, HasSubstr("65536"));
+  EXPECT_FALSE(engine.Step());
+}
+
 TEST_F(EngineTest, AConversationGoesOnFromItsOwnState) {
   TinyModel model;
   LetterTokenizer tokenizer;
