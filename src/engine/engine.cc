@@ -12,6 +12,10 @@ namespace {
 
 // A request without a length limit is granted room for this many tokens at most.
 constexpr uint64_t kOpenEndedTokens = 1024;
+// A fork of up to this many tokens, a question and its answer, is granted the pages that they fill
+// and no room to pack: what it drops of its parent's pages frees nothing, and copies of them would
+// cost more than they save.
+constexpr uint64_t kShortFork = 128;
 
 double Milliseconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double, std::milli>(d).count();
@@ -79,8 +83,9 @@ Demand Engine::DemandFor(const Sequence& sequence, uint64_t tokens) const {
   for (const PositionSpan& span : sequence.request.pinned) pinned += span.second - span.first;
   const Growth growth = GrowthFor(tokens, pinned);
   const SequenceState* parent = sequence.request.fork_of;
-  return parent ? ForkDemand(*parent->lanes, tokens - sequence.prefix, growth)
-                : MaxDemand(shape_, growth);
+  if (!parent) return MaxDemand(shape_, growth);
+  const uint64_t rows = tokens - sequence.prefix;
+  return ForkDemand(*parent->lanes, rows, rows <= kShortFork ? Growth{.tokens = tokens} : growth);
 }
 
 void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const {
