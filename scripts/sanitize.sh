@@ -10,6 +10,8 @@ scripts/install-deps.sh test clang
 cmake --preset asan >/dev/null
 cmake --build build-asan
 ctest --test-dir build-asan --output-on-failure -j "$(nproc)"
-for target in $(scripts/fuzz.sh --list build-asan); do
+targets=$(scripts/fuzz.sh --list build-asan)
+[ -n "$targets" ] || { echo "sanitize.sh: build-asan has no fuzz targets" >&2; exit 1; }
+for target in $targets; do
   scripts/fuzz.sh --build build-asan "$target" "$seconds"
 done
