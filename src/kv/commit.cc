@@ -155,13 +155,12 @@ void Store::Tidy(LaneSet& set, size_t lane_index) {
   Lane& lane = set.lanes_[lane_index];
   bool changed = false;
   for (std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
-    const auto gone = std::stable_partition(pages->begin(), pages->end(),
-                                            [](const PageRef& page) { return page.live != 0; });
-    changed = changed || gone != pages->end();
-    for (auto page = gone; page != pages->end(); ++page) {
-      page->ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
+    for (const PageRef& page : *pages) {
+      if (page.live != 0) continue;
+      changed = true;
+      page.ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
     }
-    pages->erase(gone, pages->end());
+    std::erase_if(*pages, [](const PageRef& page) { return page.live == 0; });
   }
   const auto open = std::find_if(lane.tail.begin(), lane.tail.end(), [&](const PageRef& page) {
     return uint64_t{page.base} + kPageEntries > set.next_position_;
