@@ -18,7 +18,6 @@ using testing::IsEmpty;
 // A byte is a token, a double line feed is one token more, and there are three control tokens.
 class ByteTokenizer : public Tokenizer {
  public:
-  static constexpr TokenId kDoubleFeed = 256, kBos = 257, kOpen = 258, kClose = 259;
   explicit ByteTokenizer(bool with_bos = true, bool prefix_space = false)
       : prefix_space_(prefix_space) {
     if (with_bos) bos_ = kBos;
