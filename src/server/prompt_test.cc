@@ -18,6 +18,7 @@ using testing::IsEmpty;
 // A byte is a token, a double line feed is one token more, and there are three control tokens.
 class ByteTokenizer : public Tokenizer {
  public:
+  static constexpr TokenId kDoubleFeed = 256, kBos = 257, kClose = 259;  // 258: opens a turn
   explicit ByteTokenizer(bool with_bos = true, bool prefix_space = false)
       : prefix_space_(prefix_space) {
     if (with_bos) bos_ = kBos;
