@@ -141,7 +141,7 @@ def main():
     dense_peak = rows[0][1]["kv"]["bytes_peak"]
     entry_bytes = dense_peak / rows[0][1]["kv"]["entries_peak_per_lane"]
     measure("dense q8", lambda: run(args, document, questions, "-ctk", "q8_0", "-ctv", "q8_0"))
-    for part, word in ((2, "half"), (4, "quarter"), (8, "eighth")):
+    for part in (2, 4, 8):
         measure(f"keydiff, 1/{part} of bytes",
                 lambda part=part: keydiff(args, document, questions, dense_peak // part, entry_bytes))
 
