@@ -228,8 +228,10 @@ uint32_t Engine::RowsFor(const Sequence& sequence, uint32_t rows_left) const {
   return rows;
 }
 
-void Engine::ObserveAndCommit(Sequence& sequence) {
+void Engine::Advance(Sequence& sequence, uint32_t rows) {
   SequenceState& state = *sequence.state;
+  const std::span<const int32_t> appended = sequence.Next(rows);
+  state.tokens.insert(state.tokens.end(), appended.begin(), appended.end());
   if (!state.policy) return;
   plan_.Clear();
   state.policy->Observe({sequence.position(), sequence.prompt_end},
@@ -273,10 +275,8 @@ bool Engine::Step() {
   });
   for (size_t i = 0; i < members.size(); ++i) {
     Sequence& s = *members[i];
-    const std::span<const int32_t> appended = s.Next(rows[i]);
     const bool prompt = s.in_prompt();
-    s.state->tokens.insert(s.state->tokens.end(), appended.begin(), appended.end());
-    ObserveAndCommit(s);
+    Advance(s, rows[i]);
     if (prompt && s.request.on_prompt) {
       s.request.on_prompt(s.position() - s.prefix, s.prompt_end - s.prefix);
     }
@@ -416,9 +416,7 @@ Engine::ScoreResult Engine::Score(
     model_.Forward({&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
       sink(first + row, logits);
     });
-    const std::span<const int32_t> appended = s.Next(rows);
-    s.state->tokens.insert(s.state->tokens.end(), appended.begin(), appended.end());
-    ObserveAndCommit(s);
+    Advance(s, rows);
     if (on_progress) on_progress(s.position());
   }
   return {s.state->lanes->n_entries(), s.state->lanes->dropped()};

@@ -137,7 +137,8 @@ class Engine {
   // Says whether it had to refuse somebody.
   bool AdmitWaiting();
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
-  void ObserveAndCommit(Sequence& sequence);
+  // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy drop.
+  void Advance(Sequence& sequence, uint32_t rows);
   // Takes the token a pass sampled; true when the sequence is done, with the reason.
   bool TakeToken(Sequence& sequence, StopReason* reason, std::string* detail);
   // Hands text up to byte `end` to the request's callback.
