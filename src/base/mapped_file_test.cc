@@ -1,7 +1,6 @@
 #include "base/mapped_file.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,23 +8,15 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace kvasir {
 namespace {
 
 class MappedFileTest : public testing::Test {
  protected:
-  MappedFileTest()
-      : folder_(std::filesystem::path(testing::TempDir()) /
-                fmt::format("mapped_file_test_{}", ::getpid())) {
-    std::filesystem::create_directories(folder_);
-  }
-  ~MappedFileTest() override { std::filesystem::remove_all(folder_); }
-
   std::string Write(const std::string& name, const std::string& content) {
-    const std::string path = (folder_ / name).string();
-    std::ofstream(path, std::ios::binary) << content;
-    return path;
+    return folder_.Write(name, content);
   }
   static std::string Text(const MappedFile& file) {
     return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
@@ -41,7 +32,7 @@ class MappedFileTest : public testing::Test {
     return Code::kUsage;
   }
 
-  std::filesystem::path folder_;
+  const test::TempFolder folder_;
 };
 
 TEST_F(MappedFileTest, ShowsTheBytesOfTheFile) {
@@ -57,8 +48,8 @@ TEST_F(MappedFileTest, MapsAnEmptyFileToNoBytes) {
 }
 
 TEST_F(MappedFileTest, SaysWhyAFileCannotBeMapped) {
-  EXPECT_EQ(OpenError((folder_ / "missing").string()), Code::kNotFound);
-  EXPECT_EQ(OpenError(folder_.string()), Code::kIo);
+  EXPECT_EQ(OpenError(folder_.path() + "/missing"), Code::kNotFound);
+  EXPECT_EQ(OpenError(folder_.path()), Code::kIo);
 }
 
 TEST_F(MappedFileTest, MovesWithItsMapping) {

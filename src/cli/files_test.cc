@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace kvasir {
 namespace {
@@ -15,17 +16,13 @@ namespace fs = std::filesystem;
 
 class Files : public testing::Test {
  protected:
-  Files() : dir_(fs::path(testing::TempDir()) / "kvasir_files_test") {
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-  ~Files() override { fs::remove_all(dir_); }
   std::string Path(const std::string& name) { return (dir_ / name).string(); }
   size_t Count() {
     return static_cast<size_t>(
         std::distance(fs::directory_iterator(dir_), fs::directory_iterator()));
   }
-  fs::path dir_;
+  const test::TempFolder folder_;
+  const fs::path dir_ = folder_.path();
 };
 
 TEST_F(Files, ComeBackAsTheyWereWritten) {

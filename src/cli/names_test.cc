@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace kvasir {
 namespace {
@@ -17,12 +18,6 @@ using testing::HasSubstr;
 
 class ModelNames : public testing::Test {
  protected:
-  ModelNames() : dir_(fs::path(testing::TempDir()) / "kvasir_names_test") {
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-  ~ModelNames() override { fs::remove_all(dir_); }
-
   std::string Add(const std::string& name) {
     std::ofstream(dir_ / name) << "x";
     return (dir_ / name).string();
@@ -38,7 +33,8 @@ class ModelNames : public testing::Test {
     return "accepted";
   }
 
-  fs::path dir_;
+  const test::TempFolder folder_;
+  const fs::path dir_ = folder_.path();
 };
 
 TEST_F(ModelNames, TakeAPathAsItIs) {

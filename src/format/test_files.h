@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 #include "format/gguf_types.h"
 #include "format/model_config.h"
 #include "tensor/dtype.h"
@@ -219,39 +220,6 @@ inline Bytes SafetensorsFile(std::string_view header, const Bytes& data) {
   AppendBytes(out, data);
   return out;
 }
-
-// A folder of its own for one test, removed afterwards.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "kvasir_test_XXXXXX").string();
-    CHECK(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  // Writes a file and returns its path.
-  std::string Write(std::string_view name, const Bytes& bytes) const {
-    const std::string path = path_ + "/" + std::string(name);
-    std::ofstream out(path, std::ios::binary);
-    out.write(reinterpret_cast<const char*>(bytes.data()),
-              static_cast<std::streamsize>(bytes.size()));
-    CHECK(out.good());
-    return path;
-  }
-  std::string Write(std::string_view name, std::string_view text) const {
-    return Write(name, Bytes(text.begin(), text.end()));
-  }
-
- private:
-  std::string path_;
-};
 
 // The error that `load` throws: its code and message; fails the test when there is none.
 struct Refusal {
