@@ -16,7 +16,8 @@ constexpr CodeRow kCodes[] = {
     {Code::kUsage, "usage", 2, 400},         {Code::kInvalid, "invalid_request", 1, 400},
     {Code::kCorrupt, "corrupt", 1, 400},     {Code::kUnsupported, "unsupported", 1, 400},
     {Code::kNotFound, "not_found", 1, 404},  {Code::kIo, "io", 1, 500},
-    {Code::kBudget, "kv_budget_exceeded", 1, 400}, {Code::kCancelled, "cancelled", 1, 499},
+    {Code::kBudget, "kv_budget_exceeded", 1, 400}, {Code::kBusy, "busy", 1, 429},
+    {Code::kUnavailable, "unavailable", 1, 503}, {Code::kCancelled, "cancelled", 1, 499},
 };
 const CodeRow& Row(Code code) {
   for (const CodeRow& row : kCodes) {

@@ -21,6 +21,8 @@ enum class Code {
   kNotFound,
   kIo,
   kBudget,  // can never fit into the KV budget
+  kBusy,    // no room now; later there may be
+  kUnavailable,  // loading, draining, or a deadline that passed
   kCancelled,
 };
 

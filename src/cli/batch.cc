@@ -163,7 +163,7 @@ class Batch {
   }
 
   void Finish(Line& line, ApiRoute route, Generation generation) {
-    if (generation.error) return Refuse(line, Error(Code::kInvalid, *generation.error));
+    if (generation.error) return Refuse(line, *generation.error);
     ++n_done_;
     prompt_tokens_ += generation.prompt_tokens;
     completion_tokens_ += generation.tokens.size();

@@ -50,7 +50,8 @@ Generation Complete(Engine& engine, Request request, Output* stream) {
     bar.Update(static_cast<double>(done) / total);
     if (done == total) bar.Clear();
   };
-  if (stream) request.on_text = [stream](const std::string& text) { stream->Stream(text); };
+  if (stream)
+    request.on_text = [stream](const Piece& piece) { stream->Stream(std::string(piece.text)); };
   std::optional<Generation> result;
   request.on_done = [&](Generation generation) { result = std::move(generation); };
   const RequestId id = engine.Submit(std::move(request));
@@ -61,7 +62,7 @@ Generation Complete(Engine& engine, Request request, Output* stream) {
       CHECK(engine.Step());
     }
   }
-  if (result->error) Fail(Code::kInvalid, "{}", *result->error);
+  if (result->error) throw *result->error;
   return std::move(*result);
 }
 

@@ -208,10 +208,12 @@ bool Engine::AdmitWaiting() {
     // Nothing runs and still it does not fit: states held outside fill the budget.
     std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
     waiting_.pop_front();
-    sequence->error = fmt::format(
-        "KV budget: the request needs {} bytes beside the {} held by others, --kv-memory allows {}",
-        DemandFor(*sequence, sequence->prompt_end + sequence->max_new).bytes(),
-        store_.ledger().bytes, options_.kv_memory);
+    sequence->error =
+        Error(Code::kBudget,
+              fmt::format("KV budget: the request needs {} bytes beside the {} held by others, "
+                          "--kv-memory allows {}",
+                          DemandFor(*sequence, sequence->prompt_end + sequence->max_new).bytes(),
+                          store_.ledger().bytes, options_.kv_memory));
     Finish(std::move(sequence), StopReason::kLength, "KV budget");
     refused = true;
   }
@@ -270,7 +272,7 @@ bool Engine::Step() {
     try {
       members[i]->sampled = members[i]->sampler->Sample(logits);
     } catch (const Error& error) {  // this request fails, its neighbours go on
-      members[i]->error = error.what();
+      members[i]->error = error;
     }
   });
   for (size_t i = 0; i < members.size(); ++i) {
@@ -339,7 +341,9 @@ bool Engine::TakeToken(Sequence& s, StopReason* reason, std::string* detail) {
 
 void Engine::Show(Sequence& s, size_t end) {
   if (end <= s.shown) return;
-  if (s.request.on_text) s.request.on_text(s.decoder->text().substr(s.shown, end - s.shown));
+  if (s.request.on_text) {
+    s.request.on_text({std::string_view(s.decoder->text()).substr(s.shown, end - s.shown), {}});
+  }
   s.shown = end;
 }
 
@@ -387,6 +391,14 @@ void Engine::Cancel(RequestId id) {
   }
   if (found) Finish(std::move(found), StopReason::kCancelled, "cancelled");
 }
+
+void Engine::DropPrefixes() {}
+
+EngineStats Engine::stats() const {
+  return {.n_running = running_.size(), .n_waiting = waiting_.size()};
+}
+
+std::vector<SequenceLine> Engine::sequences() const { return {}; }
 
 void Engine::Freeze(SequenceState& state) { store_.Freeze(state.lanes); }
 

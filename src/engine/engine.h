@@ -11,14 +11,17 @@
 // Threads  One thread calls Submit, Step, Cancel and owns everything; workers run inside a pass.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/workers.h"
 #include "engine/sampler.h"
 #include "kv/store.h"
@@ -37,6 +40,9 @@ struct EngineOptions {
   uint32_t step_tokens = 2048;  // rows of all sequences in one pass
   uint32_t chunk = 512;         // prompt rows in one pass
   uint32_t max_sequences = 32;  // running at once
+  // Finished and running prompts serve later ones that begin with the same tokens; a policy that
+  // drops publishes its state every so many tokens. 0: nothing is kept.
+  uint32_t prefix_interval = 0;
 };
 
 // State of a sequence outside a request: its lanes, policy state and tokens. Held by whoever wants
@@ -52,21 +58,31 @@ enum class StopReason : uint8_t { kLength, kStop, kEos, kCancelled };
 std::string_view Name(StopReason reason);  // "length", "stop", "eos", "cancelled"
 
 struct Timings {
-  uint32_t prompt_n = 0, predicted_n = 0;
-  double prompt_ms = 0, predicted_ms = 0;
+  uint32_t prompt_n = 0, predicted_n = 0;  // prompt tokens read (without cached ones); generated
+  double queue_ms = 0, prompt_ms = 0, predicted_ms = 0;
+};
+
+// Text as it becomes whole, with the log probabilities of the tokens since the last piece.
+struct Piece {
+  std::string_view text;
+  std::span<const TokenLogprob> logprobs;  // when the request asked for them
 };
 
 struct Generation {
-  std::string text;             // whole characters, cut before a stop string
-  std::vector<int32_t> tokens;  // ids generated; an end-of-sequence id is not among them
+  std::string text;                    // whole characters, cut before a stop string
+  std::vector<int32_t> tokens;         // ids generated; an end-of-sequence id is not among them
+  std::vector<TokenLogprob> logprobs;  // one for each of tokens, when asked for
+  std::vector<TokenLogprob> prompt_logprobs;  // of prompt tokens 1..., when asked for
   StopReason stop_reason = StopReason::kLength;
   std::string stop_detail;  // "max_tokens", "context", "kv budget", or the stop string
   Timings timings;
   uint64_t seed = 0;
   uint32_t prompt_tokens = 0;                 // whole prompt, forked part included
+  uint32_t cached_tokens = 0;                 // of these, taken from an earlier prompt's lanes
+  uint32_t n_parked = 0;                      // times it gave up its lanes and read again
   uint64_t entries = 0, entries_dropped = 0;  // at the end, all lanes
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
-  std::optional<std::string> error;           // the request failed alone
+  std::optional<Error> error;                 // the request failed alone
 };
 
 struct Request {
@@ -74,18 +90,43 @@ struct Request {
   std::optional<uint32_t> max_tokens;  // none: to the end, within what is granted
   SamplingParams sampling;
   std::vector<std::string> stop;
+  std::vector<int32_t> stop_tokens;  // end like an end-of-sequence id
   bool ignore_eos = false;
+  std::optional<uint32_t> logprobs;         // record those of generated tokens, with so many others
+  std::optional<uint32_t> prompt_logprobs;  // likewise of the prompt, which is then read whole
+  std::string salt;                         // only requests with the same salt share prefixes
+  std::optional<std::chrono::steady_clock::time_point> admit_by;  // else it fails: kUnavailable
   bool keep_state = false;           // hand the state back in Generation::state
   std::vector<PositionSpan> pinned;  // positions a policy must not drop
   SequenceState* fork_of =
       nullptr;  // begin with this state by reference; it is frozen and must outlive the request
-  std::unique_ptr<SequenceState> resume;                         // or go on from this one
-  std::function<void(const std::string&)> on_text;               // text as it becomes whole
+  std::unique_ptr<SequenceState> resume;  // or go on from this one
+  std::function<void(const Piece&)> on_text;
   std::function<void(uint32_t done, uint32_t total)> on_prompt;  // prompt progress, after each pass
   std::function<void(Generation)> on_done;                       // exactly once
 };
 
 using RequestId = uint64_t;
+
+// Counters since the start, and what is there now. Cheap to take.
+struct EngineStats {
+  uint64_t n_running = 0, n_waiting = 0;
+  uint64_t prompt_tokens = 0, generated_tokens = 0;  // of all requests; prompts whole
+  uint64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;
+  uint64_t n_snapshots = 0, snapshots_dropped = 0;
+  uint64_t snapshot_bytes = 0;  // given back before anybody is refused
+  uint64_t n_parked = 0;        // times a sequence was parked
+  uint64_t n_steps = 0;
+  uint32_t step_rows = 0;   // of the last pass
+  double step_seconds = 0;  // likewise
+};
+
+// One line of the ledger for each sequence that runs.
+struct SequenceLine {
+  RequestId id = 0;
+  uint32_t position = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  uint64_t entries = 0, entries_dropped = 0, bytes_reserved = 0;
+};
 
 class Engine {
  public:
@@ -111,6 +152,10 @@ class Engine {
   void ResetPeaks() { store_.ResetPeaks(); }
   // No more tokens for a kept state: what its reservation has left goes back. Forks stay possible.
   void Freeze(SequenceState& state);
+  // Lets go of every kept prefix that nobody runs on.
+  void DropPrefixes();
+  EngineStats stats() const;
+  std::vector<SequenceLine> sequences() const;
   size_t n_running() const { return running_.size(); }
   size_t n_waiting() const { return waiting_.size(); }
   uint32_t context() const { return context_; }
@@ -137,7 +182,8 @@ class Engine {
   // Says whether it had to refuse somebody.
   bool AdmitWaiting();
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
-  // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy drop.
+  // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy
+  // drop.
   void Advance(Sequence& sequence, uint32_t rows);
   // Takes the token a pass sampled; true when the sequence is done, with the reason.
   bool TakeToken(Sequence& sequence, StopReason* reason, std::string* detail);

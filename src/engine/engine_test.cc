@@ -112,7 +112,7 @@ TEST_F(EngineTest, WhatDoesNotFitWaits) {
   options.kv_memory = 64 << 10;  // a few sequences at once
   const Outcome outcome = Run(Mixed(24), options);
   for (const Generation& g : outcome.results) {
-    EXPECT_FALSE(g.error) << *g.error;
+    EXPECT_FALSE(g.error) << g.error->what();
     EXPECT_TRUE(g.stop_reason != StopReason::kLength || !g.tokens.empty());
   }
   EXPECT_LE(outcome.end.bytes_peak, options.kv_memory);
@@ -175,7 +175,7 @@ TEST_F(EngineTest, StopStringsCutTheTextAndAreNeverShown) {
   stopped[0].sampling.temperature = 0;
   stopped[0].ignore_eos = true;
   stopped[0].stop = {stop};
-  stopped[0].on_text = [&shown](const std::string& piece) { shown += piece; };
+  stopped[0].on_text = [&shown](const Piece& piece) { shown += piece.text; };
   const Generation g = std::move(Run(std::move(stopped), Options()).results[0]);
   EXPECT_EQ(g.text, text.substr(0, at));
   EXPECT_EQ(shown, g.text);
@@ -292,7 +292,7 @@ TEST_F(EngineTest, ARequestThatStatesHeldOutsideKeepOutIsRefusedAndSaysSo) {
   engine.Submit(std::move(other));
   EXPECT_TRUE(engine.Step());  // refusing is something done
   ASSERT_TRUE(refused.error);
-  EXPECT_THAT(*refused.error, HasSubstr("65536"));
+  EXPECT_THAT(refused.error->what(), HasSubstr("65536"));
   EXPECT_FALSE(engine.Step());
 }
 
@@ -315,7 +315,7 @@ TEST_F(EngineTest, AConversationGoesOnFromItsOwnState) {
     next.keep_state = true;
     next.resume = std::move(state);
     next.on_done = [&](Generation g) {
-      ASSERT_FALSE(g.error) << *g.error;
+      ASSERT_FALSE(g.error) << g.error->what();
       said = g.tokens;
       state = std::move(g.state);
     };
@@ -355,7 +355,7 @@ TEST_F(EngineTest, ARequestThatFailsFailsAlone) {
   engine.RunUntilIdle();
   EXPECT_FALSE(results[0].error);
   ASSERT_TRUE(results[1].error);
-  EXPECT_THAT(*results[1].error, HasSubstr("not a number"));
+  EXPECT_THAT(results[1].error->what(), HasSubstr("not a number"));
   EXPECT_FALSE(results[2].error);
   EXPECT_EQ(results[0].tokens, results[2].tokens);
   EXPECT_EQ(engine.ledger().bytes, 0u);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -27,6 +28,27 @@ Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt) 
   if (params_.repeat_penalty != 1.0f) {
     for (const int32_t id : prompt) ++prompt_seen_[id];
   }
+}
+
+TokenLogprob LogprobOf(std::span<const float> logits, int32_t id, uint32_t n_top) {
+  float top = logits[0];
+  for (const float logit : logits) top = std::max(top, logit);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+  const double log_sum = top + std::log(sum);
+  const auto logprob = [&](int32_t token) {
+    return static_cast<float>(logits[static_cast<size_t>(token)] - log_sum);
+  };
+  TokenLogprob result{id, logprob(id), {}};
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto middle = ids.begin() + std::min<std::ptrdiff_t>(n_top, std::ssize(ids));
+  std::partial_sort(ids.begin(), middle, ids.end(), [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  for (auto it = ids.begin(); it != middle; ++it) result.top.emplace_back(*it, logprob(*it));
+  return result;
 }
 
 void Sampler::Penalize() {
@@ -89,6 +111,10 @@ int32_t Sampler::Sample(std::span<const float> logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i])) Fail(Code::kInvalid, "logit of token {} is not a number", i);
     candidates_[i] = {logits[i], static_cast<int32_t>(i)};
+  }
+  for (const auto& [id, bias] : params_.logit_bias) {
+    if (static_cast<size_t>(id) < candidates_.size())
+      candidates_[static_cast<size_t>(id)].logit += bias;
   }
   if (params_.repeat_penalty != 1.0f || params_.presence_penalty != 0.0f ||
       params_.frequency_penalty != 0.0f) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace kvasir {
@@ -22,8 +23,18 @@ struct SamplingParams {
       1.0f;  // divides positive and multiplies negative logits of seen tokens, prompt included
   float presence_penalty = 0.0f;   // subtracted once for generated tokens
   float frequency_penalty = 0.0f;  // subtracted per occurrence among generated tokens
-  std::optional<uint64_t> seed;    // none: a random one
+  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits of these tokens
+  std::optional<uint64_t> seed;                       // none: a random one
 };
+
+// Natural logarithm of a token's probability by the model itself, before penalties, bias and
+// temperature, and the most likely tokens at its place, best first.
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+  std::vector<std::pair<int32_t, float>> top;
+};
+TokenLogprob LogprobOf(std::span<const float> logits, int32_t id, uint32_t n_top);
 
 class Sampler {
  public:

@@ -29,7 +29,7 @@ struct Engine::Sequence {
   std::vector<int32_t> generated;
   int32_t pending = -1;            // sampled, not yet in the lanes
   std::optional<int32_t> sampled;  // by the pass that just ran
-  std::optional<std::string> error;
+  std::optional<Error> error;
   size_t shown = 0;                // bytes of text handed out
   std::optional<size_t> text_end;  // where a stop string cuts the text
   Time admitted, first_token;
