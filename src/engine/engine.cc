@@ -85,7 +85,8 @@ Demand Engine::DemandFor(const Sequence& sequence, uint64_t tokens) const {
   const SequenceState* parent = sequence.request.fork_of;
   if (!parent) return MaxDemand(shape_, growth);
   const uint64_t rows = tokens - sequence.prefix;
-  return ForkDemand(*parent->lanes, rows, rows <= kShortFork ? Growth{.tokens = tokens} : growth);
+  return ForkDemand(shape_, sequence.prefix, rows,
+                    rows <= kShortFork ? Growth{.tokens = tokens} : growth);
 }
 
 void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const {

@@ -78,14 +78,13 @@ uint64_t ForkPages(uint32_t position, uint64_t rows) {
   return Pages(position % kPageEntries + rows) + rows / 32 + kCopiedPages;
 }
 
-Demand ForkDemand(const LaneSet& parent, uint64_t rows, const Growth& growth) {
-  const uint32_t position = parent.next_position();
+Demand ForkDemand(const LaneShape& shape, uint32_t position, uint64_t rows, const Growth& growth) {
   Growth whole = growth;
   whole.tokens = std::max(growth.tokens, position + rows);
   const uint64_t touched = rows == 0 ? 0 : Pages(position % kPageEntries + rows);
   const uint64_t pages =
       growth.cap == 0 ? touched : std::min(MostPages(whole), ForkPages(position, rows));
-  return PerLane(parent.shape(), pages, MostPositions(whole)).Times(parent.shape().lanes());
+  return PerLane(shape, pages, MostPositions(whole)).Times(shape.lanes());
 }
 
 }  // namespace kvasir

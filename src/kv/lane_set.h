@@ -120,6 +120,7 @@ class LaneSet {
   uint64_t dropped_ = 0;
   bool packs_ = false;  // the grant has position planes
   bool frozen_ = false;
+  bool lent_ = false;       // its pages are shared together with their places in the grant
   bool appending_ = false;  // a cursor is open
   mutable std::vector<ViewCache> views_;
 };

@@ -243,10 +243,25 @@ bool Pool::Share(ReservationId id) {
     sizes_.at(bytes).shared += n;
     reservation.counts.at(bytes).taken = 0;
   }
+  Retag(id);
+  return true;
+}
+
+void Pool::ShareInPlace(ReservationId id) {
+  for (auto& [bytes, count] : reservations_.at(id).counts) {
+    sizes_.at(bytes).shared += count.taken;
+    count.granted -= count.taken;
+    count.taken = 0;
+  }
+  Retag(id);
+}
+
+// Planes that name the old tag have no owner any more.
+void Pool::Retag(ReservationId id) {
+  Reservation& reservation = reservations_.at(id);
   owner_of_tag_.erase(reservation.tag);
   reservation.tag = ++last_tag_;
   owner_of_tag_[reservation.tag] = id;
-  return true;
 }
 
 Demand Pool::Taken(ReservationId id) const {

@@ -88,6 +88,9 @@ class Pool {
   // Planes taken under `id` become shared: they no longer count against its grant. False (and no
   // change) when the budget has no room for the grant to be whole again.
   bool Share(ReservationId id);
+  // The same, but the planes take their place in the grant with them: it needs no room, and the
+  // reservation is left with what it has not taken.
+  void ShareInPlace(ReservationId id);
   Demand Taken(ReservationId id) const;
   // Planes of this size that can still be taken.
   uint64_t Left(ReservationId id, size_t plane_bytes) const;
@@ -136,6 +139,7 @@ class Pool {
   bool Empty() const { return reservations_.empty() && granted_bytes_ == 0; }
   void CutIntoSlabs(uint64_t slab_bytes);
   void AddGranted(size_t plane_bytes, int64_t n);
+  void Retag(ReservationId id);
   void OpenSlab(size_t plane_bytes, SizeClass& size);
   void CloseSlab(uint32_t slab, SizeClass& size);
   void EmptySparsestSlab(size_t plane_bytes, SizeClass& size);

@@ -53,25 +53,40 @@ LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand&
   return Adopt(std::move(set));
 }
 
+// An empty lane set with the parent's geometry and a grant of its own; null when there is no room.
+// What a live parent has taken becomes shared; `whole`: its grant stays whole beside that, for
+// copies of what it shares. A frozen one has no grant.
+std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bool whole) {
+  CHECK(!parent.appending_);
+  const bool beside = whole && !parent.frozen_;
+  Demand room = own;
+  if (beside) room.Add(pool_.Taken(parent.reservation_));
+  if (!pool_.Fits(room)) return nullptr;
+  auto set = std::make_unique<LaneSet>();
+  set->reservation_ = pool_.Grant(own);
+  CHECK(set->reservation_ != kNoReservation);
+  if (beside) {
+    CHECK_MSG(!parent.lent_, "the lane set has no room for copies");
+    CHECK(pool_.Share(parent.reservation_));
+    parent.fork_position_ = parent.next_position_;
+  } else if (!parent.frozen_) {
+    pool_.ShareInPlace(parent.reservation_);
+    parent.lent_ = true;
+  }
+  set->shape_ = parent.shape_;
+  set->role_ = parent.role_;
+  set->packs_ = own.positions() > 0;
+  set->lanes_.resize(parent.lanes_.size());
+  set->views_.resize(parent.lanes_.size());
+  return set;
+}
+
 LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
   CHECK(parent_handle && parent_handle.store_ == this);
   LaneSet& parent = *parent_handle.set_;
-  CHECK(!parent.appending_);
-  // What a live parent has taken becomes shared on top of its grant; a frozen one has no grant.
-  Demand room = own;
-  if (!parent.frozen_) room.Add(pool_.Taken(parent.reservation_));
-  if (!pool_.Fits(room)) return {};
-  const ReservationId reservation = pool_.Grant(own);
-  CHECK(reservation != kNoReservation);
-  if (!parent.frozen_) CHECK(pool_.Share(parent.reservation_));
-  parent.fork_position_ = parent.next_position_;
-  auto set = std::make_unique<LaneSet>();
-  set->shape_ = parent.shape_;
-  set->role_ = parent.role_;
-  set->reservation_ = reservation;
-  set->packs_ = own.positions() > 0;
+  std::unique_ptr<LaneSet> set = BeginFork(parent, own, /*whole=*/true);
+  if (!set) return {};
   set->lanes_ = parent.lanes_;
-  set->views_.resize(parent.lanes_.size());
   set->owners_ = parent.owners_;
   set->protected_ = parent.protected_;
   set->next_position_ = set->fork_position_ = parent.next_position_;
@@ -86,8 +101,44 @@ LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
   return Adopt(std::move(set));
 }
 
+LaneSetHandle Store::ForkAt(LaneSetHandle& parent_handle, uint32_t position, const Demand& own) {
+  CHECK(parent_handle && parent_handle.store_ == this);
+  LaneSet& parent = *parent_handle.set_;
+  CHECK(parent.dropped_ == 0 && position > 0 && position <= parent.next_position_);
+  // A parent that never packs copies nothing: full pages are never written, and nobody else gets
+  // to see its open page.
+  std::unique_ptr<LaneSet> set = BeginFork(parent, own, /*whole=*/parent.packs_);
+  if (!set) return {};
+  const uint32_t full = position / kPageEntries, rest = position % kPageEntries;
+  for (size_t i = 0; i < set->lanes_.size(); ++i) {
+    // Nothing was dropped: page n of the tail holds positions 64 n and up.
+    const std::vector<PageRef>& from = parent.lanes_[i].tail;
+    Lane& lane = set->lanes_[i];
+    CHECK(parent.lanes_[i].body.empty());
+    lane.tail.assign(from.begin(), from.begin() + full);
+    for (const PageRef& page : lane.tail) {
+      page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
+    }
+    if (rest > 0) {
+      PageRef page = from[full];
+      page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
+      CopyOpenPage(*set, page);
+      page.filled = static_cast<uint8_t>(rest);
+      page.live = (uint64_t{1} << rest) - 1;
+      lane.tail.push_back(page);
+    }
+    lane.n_entries = position;
+  }
+  for (const OwnerRun& run : parent.owners_) {
+    if (run.begin < position) set->owners_.push_back(run);
+  }
+  set->next_position_ = set->fork_position_ = position;
+  return Adopt(std::move(set));
+}
+
 bool Store::Extend(LaneSetHandle& handle, const Demand& more) {
   LaneSet& set = Changeable(handle);
+  CHECK_MSG(!set.lent_ || more.positions() == 0, "the lane set has no room for copies");
   if (!pool_.Extend(set.reservation_, more)) return false;
   set.packs_ = set.packs_ || more.positions() > 0;
   return true;

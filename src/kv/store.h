@@ -84,8 +84,8 @@ struct Growth {
 };
 // Planes that a lane set of this shape needs at most.
 Demand MaxDemand(const LaneShape& shape, const Growth& growth);
-// Planes of its own that a fork of `parent` needs at most to append `rows` more positions.
-Demand ForkDemand(const LaneSet& parent, uint64_t rows, const Growth& growth);
+// Planes of its own that a fork made at `position` needs at most to append `rows` more positions.
+Demand ForkDemand(const LaneShape& shape, uint32_t position, uint64_t rows, const Growth& growth);
 // Pages of its own per lane that a fork made at `position` keeps within, `rows` positions later:
 // those that the rows touch, and what may be copied out of shared pages meanwhile.
 uint64_t ForkPages(uint32_t position, uint64_t rows);
@@ -110,8 +110,14 @@ class Store {
   // An empty handle when the demand does not fit now.
   LaneSetHandle Create(const LaneShape& shape, LaneRole role, const Demand& demand);
   // A lane set that begins with the pages of `parent`; `own` is what it may take itself. An empty
-  // handle when that does not fit now. A parent that is not frozen keeps its reservation whole.
+  // handle when that does not fit now. A parent that is not frozen keeps its reservation whole
+  // beside what it shares.
   LaneSetHandle Fork(LaneSetHandle& parent, const Demand& own);
+  // The same with the parent's first `position` positions alone. CHECKs that it has dropped
+  // nothing. The page that the cut falls into is copied; nothing that a plan protected is taken
+  // over. A live parent that never packs needs no room beside what it shares; it can be cut again,
+  // but not forked whole until it is frozen.
+  LaneSetHandle ForkAt(LaneSetHandle& parent, uint32_t position, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
   // No more appends or commits: the unused reservation is given back.
@@ -136,6 +142,7 @@ class Store {
   struct Packing;
 
   LaneSetHandle Adopt(std::unique_ptr<LaneSet> set);
+  std::unique_ptr<LaneSet> BeginFork(LaneSet& parent, const Demand& own, bool whole);
   void Release(LaneSet& set);
   LaneSet& Changeable(LaneSetHandle& handle) const;
 

@@ -328,7 +328,8 @@ TEST_F(StoreTest, ForksSharePagesUntilOneSideWrites) {
   LaneSetHandle parent = Create(store, {.tokens = 400});
   AppendRows(store, parent, 150);
   const std::vector<DecodedEntry> prefix = Entries(store, parent);
-  LaneSetHandle child = store.Fork(parent, ForkDemand(*parent, 40, {.tokens = 190}));
+  LaneSetHandle child =
+      store.Fork(parent, ForkDemand(parent->shape(), parent->next_position(), 40, {.tokens = 190}));
   ASSERT_TRUE(child);
   EXPECT_EQ(store.ledger().bytes, 3 * kPage);
   EXPECT_EQ(store.ledger().entries, 300u);
@@ -367,8 +368,8 @@ TEST_F(StoreTest, AForkInheritsPositionsProtectionAndCounts) {
   Plan plan = Drop(0, 0, Range(50, 60));
   plan.protects = {{.begin = 0, .end = 4}, {.begin = 4, .end = 8}, {.begin = 20, .end = 21}};
   store.Commit(parent, plan);
-  LaneSetHandle child =
-      store.Fork(parent, ForkDemand(*parent, 10, {.tokens = 110, .cap = 200, .rows = 200}));
+  LaneSetHandle child = store.Fork(parent, ForkDemand(parent->shape(), parent->next_position(), 10,
+                                                      {.tokens = 110, .cap = 200, .rows = 200}));
   ASSERT_TRUE(child);
   EXPECT_EQ(child->next_position(), 100u);
   EXPECT_EQ(child->dropped(), 10u);
@@ -381,7 +382,7 @@ TEST_F(StoreTest, AForkIsRefusedWhenALiveParentCouldNotStayWhole) {
   Store store(256 << 10, kernels_, nullptr);  // 96 pages
   LaneSetHandle parent = Create(store, {.tokens = 64 * 60});
   AppendRows(store, parent, 64 * 40);
-  const Demand own = ForkDemand(*parent, 64, {.tokens = 64 * 41});
+  const Demand own = ForkDemand(parent->shape(), parent->next_position(), 64, {.tokens = 64 * 41});
   EXPECT_TRUE(store.Fits(own));
   const uint64_t reserved = store.ledger().bytes_reserved;
   EXPECT_FALSE(store.Fork(parent, own)) << "40 shared, 60 granted and one of its own";
@@ -412,7 +413,8 @@ TEST_F(StoreTest, ALiveParentGoesOnWithItsWholeReservationAfterAFork) {
     if (parent->n_entries() > 256) store.Commit(parent, Drop(0, 0, Range(100, 164)));
   }
   Growth of_child = growth;
-  LaneSetHandle child = store.Fork(parent, ForkDemand(*parent, 64 * 10, of_child));
+  LaneSetHandle child =
+      store.Fork(parent, ForkDemand(parent->shape(), parent->next_position(), 64 * 10, of_child));
   ASSERT_TRUE(child);
   for (LaneSetHandle* set : {&parent, &child, &parent}) {
     for (int i = 0; i < 5; ++i) {
@@ -429,7 +431,8 @@ TEST_F(StoreTest, SharedPagesStayWhileHalfOfTheirEntriesLive) {
   LaneSetHandle parent = Create(store, growth);
   AppendRows(store, parent, 64 * 4);
   store.Freeze(parent);
-  LaneSetHandle child = store.Fork(parent, ForkDemand(*parent, 64, growth));
+  LaneSetHandle child =
+      store.Fork(parent, ForkDemand(parent->shape(), parent->next_position(), 64, growth));
   ASSERT_TRUE(child);
   store.Commit(child, Drop(0, 0, Range(64 * 3, 64 * 3 + 32)));
   EXPECT_EQ(store.ledger().bytes, 4 * kPage) << "32 of 64 live";
@@ -460,7 +463,8 @@ TEST_F(StoreTest, AForkNeverCopiesSoMuchThatItsRowsFindNoRoom) {
   const Growth growth = {.tokens = 64 * 26, .cap = 64 * 24, .rows = 64};
   LaneSetHandle parent = Create(store, {.tokens = 64 * 24});
   AppendRows(store, parent, 64 * 24);
-  LaneSetHandle child = store.Fork(parent, ForkDemand(*parent, 128, growth));
+  LaneSetHandle child =
+      store.Fork(parent, ForkDemand(parent->shape(), parent->next_position(), 128, growth));
   std::vector<uint32_t> gone;
   for (uint32_t i = 0; i < 64 * 24; ++i) {
     if (i % 64 < 33) gone.push_back(i);
@@ -475,12 +479,74 @@ TEST_F(StoreTest, AForkNeverCopiesSoMuchThatItsRowsFindNoRoom) {
   EXPECT_EQ(child->n_entries(), 24u * 31 - 1 + 128);
 }
 
+TEST_F(StoreTest, ACutTakesTheFirstPositionsAndCopiesThePageItFallsInto) {
+  Store store(4 * kMiB, kernels_, nullptr);
+  LaneSetHandle parent = Create(store, {.tokens = 300});
+  AppendRows(store, parent, 200);
+  const std::vector<DecodedEntry> whole = Entries(store, parent);
+  const auto cut = [&](uint32_t position, uint64_t rows) {
+    const Demand own = ForkDemand(kSmall, position, rows, {.tokens = position + rows});
+    return store.ForkAt(parent, position, own);
+  };
+  LaneSetHandle child = cut(150, 10);
+  ASSERT_TRUE(child);
+  EXPECT_EQ(store.ledger().bytes, 5 * kPage) << "two pages shared, one copied";
+  EXPECT_EQ(child->next_position(), 150u);
+  EXPECT_EQ(Entries(store, child), std::vector(whole.begin(), whole.begin() + 150));
+  LaneSetHandle aligned = cut(128, 64);
+  EXPECT_EQ(store.ledger().bytes, 5 * kPage);
+  AppendRows(store, child, 10);
+  AppendRows(store, aligned, 64);
+  AppendRows(store, parent, 100);  // in place, and within what it was granted
+  store.CheckIntegrity();
+  EXPECT_EQ(store.ledger().bytes, (5 + 1 + 1) * kPage);
+  const std::vector<DecodedEntry> after = Entries(store, parent);
+  EXPECT_EQ(std::vector(after.begin(), after.begin() + 200), whole);
+  EXPECT_EQ(Entries(store, child).size(), 160u);
+  parent.Reset();
+  EXPECT_EQ(store.ledger().bytes, (2 + 1 + 1) * kPage);
+  store.CheckIntegrity();
+  child.Reset();
+  aligned.Reset();
+  EXPECT_EQ(store.ledger().bytes_reserved, 0u);
+}
+
+TEST_F(StoreTest, ACutOfALiveParentThatNeverPacksNeedsNoRoomBesideIt) {
+  Store store(256 << 10, kernels_, nullptr);  // 96 pages
+  LaneSetHandle parent = Create(store, {.tokens = 64 * 60});
+  AppendRows(store, parent, 64 * 40);
+  const Demand own = ForkDemand(kSmall, 64 * 40, 64, {.tokens = 64 * 41});
+  const uint64_t reserved = store.ledger().bytes_reserved;
+  LaneSetHandle child = store.ForkAt(parent, 64 * 40, own);
+  ASSERT_TRUE(child);
+  EXPECT_EQ(store.ledger().bytes_reserved, reserved + kPage);
+  AppendRows(store, parent, 64 * 20);
+  AppendRows(store, child, 64);
+  store.CheckIntegrity();
+  EXPECT_EQ(store.ledger().bytes, 61 * kPage);
+}
+
+TEST_F(StoreTest, ACutForgetsWhatWasProtected) {
+  Store store(4 * kMiB, kernels_, nullptr);
+  LaneSetHandle parent = Create(store, {.tokens = 200, .cap = 200, .rows = 200});
+  AppendRows(store, parent, 100);
+  Plan plan;
+  plan.protects = {{.begin = 0, .end = 4}};
+  store.Commit(parent, plan);
+  LaneSetHandle child =
+      store.ForkAt(parent, 70, ForkDemand(kSmall, 70, 10, {.tokens = 80, .cap = 200, .rows = 200}));
+  ASSERT_TRUE(child);
+  EXPECT_TRUE(parent->IsProtected(0));
+  EXPECT_FALSE(child->IsProtected(0));
+}
+
 TEST_F(StoreTest, AForkNeedsTheOpenPageAndItsNewRows) {
   Store store(4 * kMiB, kernels_, nullptr);
   LaneSetHandle parent = Create(store, {.tokens = 400});
   AppendRows(store, parent, 130);
   const auto pages = [&](uint64_t rows) {
-    const Demand demand = ForkDemand(*parent, rows, {.tokens = 130 + rows});
+    const Demand demand =
+        ForkDemand(parent->shape(), parent->next_position(), rows, {.tokens = 130 + rows});
     return demand.bytes() / kPage;
   };
   EXPECT_EQ(pages(0), 0u);
@@ -489,8 +555,10 @@ TEST_F(StoreTest, AForkNeedsTheOpenPageAndItsNewRows) {
   EXPECT_EQ(pages(63), 2u);
   // Under a cap never more than a sequence without a parent.
   const Growth growth = {.tokens = 100'000, .cap = 2048, .rows = 128};
-  EXPECT_EQ(ForkDemand(*parent, 50'000, growth).planes(), MaxDemand(kSmall, growth).planes());
-  EXPECT_LT(ForkDemand(*parent, 100, growth).bytes(), MaxDemand(kSmall, growth).bytes() / 2);
+  EXPECT_EQ(ForkDemand(parent->shape(), parent->next_position(), 50'000, growth).planes(),
+            MaxDemand(kSmall, growth).planes());
+  EXPECT_LT(ForkDemand(parent->shape(), parent->next_position(), 100, growth).bytes(),
+            MaxDemand(kSmall, growth).bytes() / 2);
 }
 
 TEST_F(StoreTest, HandlesGiveBackWhatTheyHoldWhenMovedOver) {

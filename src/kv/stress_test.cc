@@ -39,6 +39,7 @@ struct OracleSet {
   uint64_t may_append = 0;  // within the demand
   uint64_t dropped = 0;
   bool frozen = false;
+  bool lent = false;
 
   bool IsProtected(uint32_t p) const {
     return std::any_of(protects.begin(), protects.end(),
@@ -74,6 +75,7 @@ class Stress {
     }
     EXPECT_GT(refused_, 0u) << "the budget was never tight";
     EXPECT_GT(forks_, 0u);
+    EXPECT_GT(cuts_, 0u);
     sets_.clear();
     store_.CheckIntegrity();
     EXPECT_EQ(store_.ledger().bytes, 0u);
@@ -90,7 +92,8 @@ class Stress {
     const uint32_t what = Below(100);
     if (sets_.empty() || what < 8) return Create();
     OracleSet& set = Any();
-    if (what < 20) return Fork(set);
+    if (what < 14) return Fork(set);
+    if (what < 20) return ForkAt(set);
     if (what < 24) return Release();
     if (set.frozen) return;
     if (what < 26) return Freeze(set);
@@ -124,12 +127,14 @@ class Stress {
   }
 
   void Fork(OracleSet& parent) {
+    if (parent.lent && !parent.frozen) return;
     auto set = std::make_unique<OracleSet>();
     const uint64_t rows = Below(4) == 0 ? 0 : Below(300);
     set->growth = parent.growth;
     if (Below(3) == 0) set->growth = RandomGrowth(0);
     set->growth.tokens = parent.position + rows;
-    set->granted = ForkDemand(*parent.handle, rows, set->growth);
+    set->granted =
+        ForkDemand(parent.handle->shape(), parent.handle->next_position(), rows, set->growth);
     set->handle = store_.Fork(parent.handle, set->granted);
     if (!set->handle) {
       ++refused_;
@@ -141,6 +146,27 @@ class Stress {
     set->protects = parent.protects;
     set->position = parent.position;
     set->dropped = parent.dropped;
+    sets_.push_back(std::move(set));
+  }
+
+  void ForkAt(OracleSet& parent) {
+    if (parent.dropped != 0 || parent.position == 0) return;
+    auto set = std::make_unique<OracleSet>();
+    const uint32_t position = 1 + Below(parent.position);
+    const uint64_t rows = 1 + Below(300);
+    set->growth = RandomGrowth(position + rows);
+    set->granted = ForkDemand(shape_, position, rows, set->growth);
+    set->handle = store_.ForkAt(parent.handle, position, set->granted);
+    if (!set->handle) {
+      ++refused_;
+      return;
+    }
+    parent.lent |= !parent.frozen && parent.granted.positions() == 0;
+    ++cuts_;
+    set->may_append = rows;
+    set->lanes = parent.lanes;
+    for (auto& lane : set->lanes) lane.resize(position);
+    set->position = position;
     sets_.push_back(std::move(set));
   }
 
@@ -323,7 +349,7 @@ class Stress {
   Store store_;
   LaneShape shape_;
   std::vector<std::unique_ptr<OracleSet>> sets_;
-  uint64_t dropped_ = 0, refused_ = 0, forks_ = 0;
+  uint64_t dropped_ = 0, refused_ = 0, forks_ = 0, cuts_ = 0;
 };
 
 class StoreStress : public testing::TestWithParam<StressCase> {};
