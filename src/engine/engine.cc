@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "engine/sequence.h"
 
@@ -10,29 +11,8 @@ namespace kvasir {
 
 namespace {
 
-// A request without a length limit is granted room for this many tokens at most.
-constexpr uint64_t kOpenEndedTokens = 1024;
-// A fork of up to this many tokens, a question and its answer, is granted the pages that they fill
-// and no room to pack: what it drops of its parent's pages frees nothing, and copies of them would
-// cost more than they save.
-constexpr uint64_t kShortFork = 128;
-
 double Milliseconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double, std::milli>(d).count();
-}
-
-// What `want` asks for beyond `have`.
-Demand Beyond(const Demand& want, const Demand& have) {
-  Demand more;
-  more.AddPositions(want.positions() - std::min(want.positions(), have.positions()));
-  for (const auto& [bytes, n] : want.planes()) {
-    const auto granted = have.planes().find(bytes);
-    const auto added = more.planes().find(bytes);
-    const uint64_t has = (granted == have.planes().end() ? 0 : granted->second) +
-                         (added == more.planes().end() ? 0 : added->second);
-    if (n > has) more.Add(bytes, n - has);
-  }
-  return more;
 }
 
 }  // namespace
@@ -70,64 +50,14 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
       std::max(1u, std::min({options.max_sequences, options.step_tokens, model.max_rows()}));
   policy_ =
       MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
+  if (options.prefix_interval > 0) {
+    const uint32_t block = policy_ ? policy_->block() : 1;
+    prefixes_ = std::make_unique<PrefixIndex>(block);
+    prefix_interval_ = RoundUp(options.prefix_interval, block);
+  }
 }
 
 Engine::~Engine() = default;
-
-Growth Engine::GrowthFor(uint64_t tokens, uint64_t pinned) const {
-  return policy_ ? policy_->MaxGrowth(tokens, pinned) : Growth{.tokens = tokens};
-}
-
-Demand Engine::DemandFor(const Sequence& sequence, uint64_t tokens) const {
-  uint64_t pinned = 0;
-  for (const PositionSpan& span : sequence.request.pinned) pinned += span.second - span.first;
-  const Growth growth = GrowthFor(tokens, pinned);
-  const SequenceState* parent = sequence.request.fork_of;
-  if (!parent) return MaxDemand(shape_, growth);
-  const uint64_t rows = tokens - sequence.prefix;
-  return ForkDemand(shape_, sequence.prefix, rows,
-                    rows <= kShortFork ? Growth{.tokens = tokens} : growth);
-}
-
-void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const {
-  Fail(Code::kBudget,
-       "KV budget: a prompt of {} tokens{} needs {} bytes of KV memory, --kv-memory allows {}: "
-       "give it more, "
-       "or let a policy keep less (--kv-policy keydiff:budget=N, -ctk q8_0 -ctv q8_0)",
-       sequence.prompt_end,
-       sequence.request.max_tokens ? fmt::format(" and {} to generate", sequence.max_new) : "",
-       store_.InWholeSlabs(demand), options_.kv_memory);
-}
-
-void Engine::SetLimits(Sequence& sequence) const {
-  const uint32_t room = context_ - sequence.prompt_end;
-  const std::optional<uint32_t>& asked = sequence.request.max_tokens;
-  if (asked) {
-    sequence.max_new = std::min(*asked, room);
-    if (sequence.max_new < *asked) sequence.limit = "context";
-    const Demand demand = DemandFor(sequence, sequence.prompt_end + sequence.max_new);
-    if (!store_.FitsEmpty(demand)) RefuseBudget(sequence, demand);
-    return;
-  }
-  // Without a limit: as many as an empty budget would hold after the prompt, within the context and
-  // a fixed bound, so that one open-ended request does not keep all others out.
-  const auto fits = [&](uint64_t n) {
-    return store_.FitsEmpty(DemandFor(sequence, sequence.prompt_end + n));
-  };
-  if (!fits(0)) RefuseBudget(sequence, DemandFor(sequence, sequence.prompt_end));
-  uint64_t low = 0, high = std::min<uint64_t>(kOpenEndedTokens, room);
-  sequence.limit = room <= kOpenEndedTokens ? "context" : "default length";
-  if (fits(high)) {
-    low = high;
-  } else {
-    sequence.limit = "KV budget";
-    while (high - low > 1) {
-      const uint64_t middle = (low + high) / 2;
-      (fits(middle) ? low : high) = middle;
-    }
-  }
-  sequence.max_new = static_cast<uint32_t>(low);
-}
 
 RequestId Engine::Submit(Request request) {
   auto sequence = std::make_unique<Sequence>();
@@ -135,9 +65,12 @@ RequestId Engine::Submit(Request request) {
   sequence->request = std::move(request);
   Request& r = sequence->request;
   CHECK(!(r.fork_of != nullptr && r.resume));
+  sequence->resumed = r.resume != nullptr;
   if (r.resume) sequence->state = std::move(r.resume);
   const SequenceState* prefix = sequence->state ? sequence->state.get() : r.fork_of;
-  sequence->prefix = prefix ? static_cast<uint32_t>(prefix->tokens.size()) : 0;
+  sequence->publishes = prefixes_ && !prefix && !r.keep_state;
+  if (prefix) sequence->known = prefix->tokens;
+  sequence->prefix = sequence->end();
   if (r.tokens.empty()) Fail(Code::kInvalid, "prompt: empty: give at least one token");
   for (const int32_t id : r.tokens) {
     if (id < 0 || static_cast<uint32_t>(id) >= model_.config().vocab_size) {
@@ -152,107 +85,88 @@ RequestId Engine::Submit(Request request) {
         "prompt: {} tokens are more than the context of {}: shorten the prompt or raise --ctx-size",
         end, context_);
   }
+  sequence->known.insert(sequence->known.end(), r.tokens.begin(), r.tokens.end());
   sequence->prompt_end = static_cast<uint32_t>(end);
   if (!r.sampling.seed) r.sampling.seed = RandomSeed();
   sequence->stops = StopMatcher(r.stop);
+  sequence->submitted = std::chrono::steady_clock::now();
   SetLimits(*sequence);
   waiting_.push_back(std::move(sequence));
   return waiting_.back()->id;
 }
 
-bool Engine::Admit(Sequence& sequence) {
-  Request& r = sequence.request;
-  const Demand demand = DemandFor(sequence, sequence.prompt_end + sequence.max_new);
-  if (sequence.state) {  // resumed: its lanes exist, only more may be needed
-    const Demand more = Beyond(demand, sequence.state->granted);
-    if (!more.planes().empty() && !store_.Extend(sequence.state->lanes, more)) return false;
-    sequence.state->granted.Add(more);
-  } else {
-    LaneSetHandle lanes = r.fork_of ? store_.Fork(r.fork_of->lanes, demand)
-                                    : store_.Create(shape_, LaneRole::kMain, demand);
-    if (!lanes) return false;
-    sequence.state = std::make_unique<SequenceState>();
-    sequence.state->lanes = std::move(lanes);
-    sequence.state->granted = demand;
-    if (r.fork_of) {
-      sequence.state->tokens = r.fork_of->tokens;
-      if (r.fork_of->policy) sequence.state->policy = r.fork_of->policy->Fork();
-    } else if (policy_) {
-      sequence.state->policy = policy_->Begin({shape_, r.pinned});
-    }
+uint32_t Engine::RowsFor(const Sequence& s, uint32_t rows_left) const {
+  // No pass straddles the end of the prompt.
+  const uint32_t end = s.in_prompt() ? s.prompt_end : s.end();
+  uint32_t rows = std::min({rows_left, options_.chunk, end - s.position()});
+  if (s.state->policy) {
+    rows = std::min(rows, s.state->policy->MaxRows({s.position(), s.prompt_end}));
   }
-  if (policy_ && policy_->pins() && !r.pinned.empty()) {
-    Plan plan;
-    for (const PositionSpan& span : r.pinned) plan.protects.push_back({span.first, span.second});
-    store_.Commit(sequence.state->lanes, plan);
-  }
-  std::vector<int32_t> prompt = sequence.state->tokens;
-  prompt.insert(prompt.end(), r.tokens.begin(), r.tokens.end());
-  sequence.sampler = std::make_unique<Sampler>(r.sampling, prompt);
-  if (tokenizer_) {
-    const bool at_start = prompt.size() == 1 && prompt[0] == tokenizer_->bos();
-    sequence.decoder = std::make_unique<StreamDecoder>(*tokenizer_, at_start);
-  }
-  sequence.admitted = std::chrono::steady_clock::now();
-  return true;
-}
-
-bool Engine::AdmitWaiting() {
-  bool refused = false;
-  while (!waiting_.empty() && running_.size() < options_.max_sequences) {
-    if (Admit(*waiting_.front())) {
-      running_.push_back(std::move(waiting_.front()));
-      waiting_.pop_front();
-      continue;
-    }
-    if (!running_.empty()) break;  // bytes come back when a running sequence ends
-    // Nothing runs and still it does not fit: states held outside fill the budget.
-    std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
-    waiting_.pop_front();
-    sequence->error =
-        Error(Code::kBudget,
-              fmt::format("KV budget: the request needs {} bytes beside the {} held by others, "
-                          "--kv-memory allows {}",
-                          DemandFor(*sequence, sequence->prompt_end + sequence->max_new).bytes(),
-                          store_.ledger().bytes, options_.kv_memory));
-    Finish(std::move(sequence), StopReason::kLength, "KV budget");
-    refused = true;
-  }
-  return refused;
-}
-
-uint32_t Engine::RowsFor(const Sequence& sequence, uint32_t rows_left) const {
-  const Progress progress{sequence.position(), sequence.prompt_end};
-  uint32_t rows = 1;
-  if (sequence.in_prompt()) {
-    rows = std::min({rows_left, options_.chunk, sequence.prompt_end - sequence.position()});
-  }
-  if (sequence.state->policy) rows = std::min(rows, sequence.state->policy->MaxRows(progress));
   return rows;
 }
 
-void Engine::Advance(Sequence& sequence, uint32_t rows) {
-  SequenceState& state = *sequence.state;
-  const std::span<const int32_t> appended = sequence.Next(rows);
+void Engine::Advance(Sequence& s, uint32_t rows) {
+  SequenceState& state = *s.state;
+  const std::span<const int32_t> appended = s.Next(rows);
   state.tokens.insert(state.tokens.end(), appended.begin(), appended.end());
   if (!state.policy) return;
   plan_.Clear();
-  state.policy->Observe({sequence.position(), sequence.prompt_end},
-                        KvView(store_, *state.lanes, kernels_), &workers_, &plan_);
+  state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
+                        &workers_, &plan_);
+  if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
   if (!plan_.empty()) store_.Commit(state.lanes, plan_);
+  if (s.publishes) PublishBlock(s);
+}
+
+void Engine::Sample(Sequence& s, uint32_t position, std::span<const float> logits) {
+  const Request& r = s.request;
+  try {
+    if (position + 1 < s.end()) {
+      if (r.prompt_logprobs) {
+        s.prompt_logprobs.push_back(LogprobOf(logits, s.known[position + 1], *r.prompt_logprobs));
+      }
+      return;
+    }
+    if (s.max_new == 0) return;
+    s.sampled = s.sampler->Sample(logits);
+    if (r.logprobs) s.logprobs.push_back(LogprobOf(logits, *s.sampled, *r.logprobs));
+  } catch (const Error& error) {  // this request fails, its neighbours go on
+    s.error = error;
+  }
+}
+
+// Room for the tokens of this pass, oldest first. Says whether somebody had to end for want of it.
+bool Engine::RoomForAll() {
+  std::vector<Sequence*> oldest_first;
+  for (const auto& sequence : running_) oldest_first.push_back(sequence.get());
+  std::sort(oldest_first.begin(), oldest_first.end(),
+            [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
+  std::vector<std::unique_ptr<Sequence>> without;
+  for (Sequence* s : oldest_first) {
+    if (!s->state || MakeRoom(*s) != Room::kNone) continue;  // no state: it was parked meanwhile
+    const auto it = std::find_if(running_.begin(), running_.end(),
+                                 [s](const auto& other) { return other.get() == s; });
+    without.push_back(std::move(*it));
+    running_.erase(it);
+  }
+  for (auto& sequence : without) Finish(std::move(sequence), StopReason::kLength, "KV budget");
+  return !without.empty();
 }
 
 bool Engine::Step() {
-  const bool refused = AdmitWaiting();
-  if (running_.empty()) return refused;
+  const auto start = std::chrono::steady_clock::now();
+  bool ended = AdmitWaiting();
+  ended |= RoomForAll();
+  if (running_.empty()) return ended || !waiting_.empty();
 
   // Rows of the pass: one for everybody who generates, then prompts, oldest first.
-  uint32_t rows_left = std::min(options_.step_tokens, model_.max_rows());
+  const uint32_t most_rows = std::min(options_.step_tokens, model_.max_rows());
+  uint32_t rows_left = most_rows;
   std::vector<Sequence*> members;
   std::vector<uint32_t> rows;
-  for (const bool prompts : {false, true}) {
+  for (const bool decodes : {true, false}) {
     for (const auto& sequence : running_) {
-      if (sequence->in_prompt() != prompts || rows_left == 0) continue;
+      if (sequence->decodes() != decodes || rows_left == 0) continue;
       const uint32_t n = RowsFor(*sequence, rows_left);
       members.push_back(sequence.get());
       rows.push_back(n);
@@ -265,16 +179,13 @@ bool Engine::Step() {
   for (size_t i = 0; i < members.size(); ++i) {
     Sequence& s = *members[i];
     cursors.push_back(store_.Append(s.state->lanes, rows[i]));
-    const bool wants_token = s.position() + rows[i] >= s.prompt_end && s.max_new > 0;
-    segments.push_back(
-        {s.Next(rows[i]), &cursors.back(), wants_token ? WantLogits::kLast : WantLogits::kNone});
+    WantLogits want = WantLogits::kNone;
+    if (s.position() + rows[i] == s.end() && s.max_new > 0) want = WantLogits::kLast;
+    if (s.in_prompt() && s.request.prompt_logprobs) want = WantLogits::kAll;
+    segments.push_back({s.Next(rows[i]), &cursors.back(), want});
   }
-  model_.Forward(segments, [&](size_t i, uint32_t, std::span<const float> logits) {
-    try {
-      members[i]->sampled = members[i]->sampler->Sample(logits);
-    } catch (const Error& error) {  // this request fails, its neighbours go on
-      members[i]->error = error;
-    }
+  model_.Forward(segments, [&](size_t i, uint32_t row, std::span<const float> logits) {
+    Sample(*members[i], members[i]->position() + row, logits);
   });
   for (size_t i = 0; i < members.size(); ++i) {
     Sequence& s = *members[i];
@@ -284,6 +195,9 @@ bool Engine::Step() {
       s.request.on_prompt(s.position() - s.prefix, s.prompt_end - s.prefix);
     }
   }
+  ++stats_.n_steps;
+  stats_.step_rows = most_rows - rows_left;
+  stats_.step_seconds = Milliseconds(std::chrono::steady_clock::now() - start) / 1000;
 
   // Take the tokens, and let go of whoever is done. Callbacks may submit or cancel, so nothing that
   // runs is touched after them.
@@ -316,13 +230,18 @@ bool Engine::TakeToken(Sequence& s, StopReason* reason, std::string* detail) {
   }
   if (!s.sampled) return false;
   const int32_t id = *std::exchange(s.sampled, std::nullopt);
-  if (s.generated.empty()) s.first_token = std::chrono::steady_clock::now();
-  if (!s.request.ignore_eos && tokenizer_ && tokenizer_->IsEnd(id)) {
-    *reason = StopReason::kEos;
+  if (s.n_generated() == 0) s.first_token = std::chrono::steady_clock::now();
+  const bool is_end = !s.request.ignore_eos && tokenizer_ && tokenizer_->IsEnd(id);
+  const std::vector<int32_t>& stops = s.request.stop_tokens;
+  const bool is_stop = std::find(stops.begin(), stops.end(), id) != stops.end();
+  if (is_end || is_stop) {
+    if (s.request.logprobs) s.logprobs.pop_back();  // the token is no part of the answer
+    *reason = is_end ? StopReason::kEos : StopReason::kStop;
+    if (!is_end) *detail = fmt::format("token {}", id);
     return true;
   }
-  s.generated.push_back(id);
-  s.pending = id;
+  s.known.push_back(id);
+  ++stats_.generated_tokens;
   if (s.decoder) {
     const size_t before = s.decoder->text().size();
     s.decoder->Push(id);
@@ -333,19 +252,21 @@ bool Engine::TakeToken(Sequence& s, StopReason* reason, std::string* detail) {
       s.text_end = match->offset;
       return true;
     }
-    Show(s, s.stops.SafeLength(text));
+    Show(s, s.stops.SafeLength(text), false);
   }
-  if (s.generated.size() < s.max_new) return false;
+  if (s.n_generated() < s.max_new) return false;
   *detail = s.limit;
   return true;
 }
 
-void Engine::Show(Sequence& s, size_t end) {
-  if (end <= s.shown) return;
-  if (s.request.on_text) {
-    s.request.on_text({std::string_view(s.decoder->text()).substr(s.shown, end - s.shown), {}});
-  }
-  s.shown = end;
+void Engine::Show(Sequence& s, size_t end, bool last) {
+  if (!s.request.on_text) return;
+  const std::span<const TokenLogprob> logprobs = std::span(s.logprobs).subspan(s.shown_logprobs);
+  if (end <= s.shown && !(last && !logprobs.empty())) return;
+  const std::string_view text = s.decoder ? std::string_view(s.decoder->text()) : "";
+  const size_t begin = std::exchange(s.shown, std::max(s.shown, end));
+  s.shown_logprobs = s.logprobs.size();
+  s.request.on_text({text.substr(begin, s.shown - begin), logprobs});
 }
 
 void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::string detail) {
@@ -354,28 +275,39 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   const auto now = std::chrono::steady_clock::now();
   if (s.decoder) {
     const size_t end = s.text_end.value_or(s.decoder->text().size());
-    Show(s, end);
+    Show(s, end, true);
     g.text = s.decoder->text().substr(0, end);
   }
-  g.tokens = std::move(s.generated);
+  g.tokens.assign(s.known.begin() + s.prompt_end, s.known.end());
+  g.logprobs = std::move(s.logprobs);
+  g.prompt_logprobs = std::move(s.prompt_logprobs);
   g.stop_reason = reason;
   g.stop_detail = std::move(detail);
   g.seed = *s.request.sampling.seed;
   g.prompt_tokens = s.prompt_end;
+  g.cached_tokens = s.cached;
+  g.n_parked = s.n_parked;
   g.error = std::move(s.error);
-  g.timings.prompt_n = s.prompt_end - s.prefix;
+  const uint32_t given = static_cast<uint32_t>(s.request.tokens.size());
+  g.timings.prompt_n = given - std::min(given, s.cached);
   g.timings.predicted_n = static_cast<uint32_t>(g.tokens.size());
   if (s.admitted != Sequence::Time{}) {
     const auto first = s.first_token == Sequence::Time{} ? now : s.first_token;
+    g.timings.queue_ms = Milliseconds(s.admitted - s.submitted);
     g.timings.prompt_ms = Milliseconds(first - s.admitted);
     g.timings.predicted_ms = Milliseconds(now - first);
   }
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
     g.entries_dropped = s.state->lanes->dropped();
-    if (s.request.keep_state && !g.error) g.state = std::move(s.state);
+    if (s.request.keep_state && !g.error) {
+      g.state = std::move(s.state);
+    } else if (!g.error) {
+      PublishEnd(s);
+    }
   }
   s.state.reset();
+  droppable_.reset();
   if (s.request.on_done) s.request.on_done(std::move(g));
 }
 
@@ -393,13 +325,32 @@ void Engine::Cancel(RequestId id) {
   if (found) Finish(std::move(found), StopReason::kCancelled, "cancelled");
 }
 
-void Engine::DropPrefixes() {}
-
 EngineStats Engine::stats() const {
-  return {.n_running = running_.size(), .n_waiting = waiting_.size()};
+  EngineStats stats = stats_;
+  stats.n_running = running_.size();
+  stats.n_waiting = waiting_.size();
+  if (prefixes_) {
+    stats.n_snapshots = prefixes_->size();
+    stats.snapshots_dropped = prefixes_->n_dropped();
+    stats.snapshot_bytes = Droppable().bytes();
+  }
+  return stats;
 }
 
-std::vector<SequenceLine> Engine::sequences() const { return {}; }
+std::vector<SequenceLine> Engine::sequences() const {
+  std::vector<SequenceLine> lines;
+  for (const auto& s : running_) {
+    lines.push_back({.id = s->id,
+                     .position = s->position(),
+                     .prompt_tokens = s->prompt_end,
+                     .cached_tokens = s->cached,
+                     .generated_tokens = s->n_generated(),
+                     .entries = s->state->lanes->n_entries(),
+                     .entries_dropped = s->state->lanes->dropped(),
+                     .bytes_reserved = s->state->granted.bytes()});
+  }
+  return lines;
+}
 
 void Engine::Freeze(SequenceState& state) { store_.Freeze(state.lanes); }
 
@@ -408,7 +359,7 @@ Engine::ScoreResult Engine::Score(
     const std::function<void(uint32_t row, std::span<const float>)>& sink,
     const std::function<void(uint32_t done)>& on_progress) {
   Sequence s;
-  s.request.tokens.assign(tokens.begin(), tokens.end());
+  s.known.assign(tokens.begin(), tokens.end());
   s.prompt_end = static_cast<uint32_t>(tokens.size());
   if (tokens.empty()) Fail(Code::kInvalid, "text: empty: give at least one token");
   if (tokens.size() > context_) {

@@ -1,12 +1,19 @@
 // The engine: many sequences at once under one KV byte budget.
 //
 // Submit puts a request into the queue; Step runs one pass: sequences that generate come first with
-// one row each, then prompts in blocks with the rows that are left. A request is admitted when the
-// bytes it can come to need are granted as a whole; what does not fit waits, in order, and what can
-// never fit is refused at once. Requests do not influence each other's tokens: not their number,
-// not their order, not the size of a step.
+// one row each, then prompts in blocks with the rows that are left. Requests do not influence each
+// other's tokens: not their number, not their order, not the size of a step, not what is cached.
 //
-// Prompts are cut at absolute multiples of the policy's block; the cuts never depend on neighbours.
+// Admission  A request is admitted when the bytes for its prompt and up to kFirstTokens new tokens
+//            are granted; a longer answer is granted more page by page. What does not fit waits, in
+//            order; what can never fit is refused at once. When nothing is left for a page, the
+//            youngest sequence is parked: it gives up its lanes, waits in front of the queue, and
+//            reads its prompt and what it wrote so far again, with the same schedule.
+// Prefixes   The lanes of a finished prompt and its answer stay as a snapshot (prefix_index.h) as
+//            long as nobody needs the bytes, those of a running one can be shared too, and a
+//            request whose beginning another one is just reading waits for it.
+// Blocks     Prompts are cut at absolute multiples of the policy's block; the cuts never depend on
+//            neighbours or on what was cached.
 //
 // Threads  One thread calls Submit, Step, Cancel and owns everything; workers run inside a pass.
 #pragma once
@@ -128,8 +135,14 @@ struct SequenceLine {
   uint64_t entries = 0, entries_dropped = 0, bytes_reserved = 0;
 };
 
+class PrefixIndex;
+struct Snapshot;
+
 class Engine {
  public:
+  // New tokens that are granted room at admission.
+  static constexpr uint32_t kFirstTokens = 1024;
+
   // References must outlive the engine. Errors: kUsage for a policy that cannot work with these
   // options.
   Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels, Workers& workers,
@@ -172,23 +185,50 @@ class Engine {
 
  private:
   struct Sequence;
+  struct Prefix;  // lanes that a sequence can begin with
   Growth GrowthFor(uint64_t tokens, uint64_t pinned) const;
   // What a sequence must be granted to come to `tokens` positions.
   Demand DemandFor(const Sequence& sequence, uint64_t tokens) const;
   // Decides how many tokens may be generated, and refuses what can never fit.
   void SetLimits(Sequence& sequence) const;
   [[noreturn]] void RefuseBudget(const Sequence& sequence, const Demand& demand) const;
+
+  // admission.cc
   bool Admit(Sequence& sequence);
+  bool Resume(Sequence& sequence);
+  bool Begin(Sequence& sequence, const Prefix& prefix);
   // Says whether it had to refuse somebody.
   bool AdmitWaiting();
+  std::unique_ptr<Sequence> TakeWaiting(size_t index);
+  // Makes sure that the tokens known have room; parks others, or the sequence itself, if need be.
+  enum class Room : uint8_t { kThere, kParked, kNone };
+  Room MakeRoom(Sequence& sequence);
+  void Park(Sequence& sequence);
+  // Attempts something that `demand` must fit for, and drops snapshots until it succeeds.
+  template <typename F>
+  bool WithRoom(const Demand& demand, const Snapshot* keep, F&& attempt);
+  const Demand& Droppable() const;
+
+  // prefixes.cc
+  Prefix FindPrefix(const Sequence& sequence);
+  // Whether somebody is reading what this one begins with.
+  bool WaitsForPrefix(const Sequence& sequence);
+  void PublishBlock(Sequence& sequence);
+  void PublishUndropped(Sequence& sequence);
+  void PublishLanes(Sequence& sequence, uint32_t position, bool make_room);
+  void PublishEnd(Sequence& sequence);
+
+  bool RoomForAll();
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
+  // Takes the logits after position `position`.
+  void Sample(Sequence& sequence, uint32_t position, std::span<const float> logits);
   // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy
   // drop.
   void Advance(Sequence& sequence, uint32_t rows);
   // Takes the token a pass sampled; true when the sequence is done, with the reason.
   bool TakeToken(Sequence& sequence, StopReason* reason, std::string* detail);
-  // Hands text up to byte `end` to the request's callback.
-  void Show(Sequence& sequence, size_t end);
+  // Hands text up to byte `end`, and the log probabilities so far, to the request's callback.
+  void Show(Sequence& sequence, size_t end, bool last);
   void Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::string detail);
 
   Model& model_;
@@ -200,6 +240,10 @@ class Engine {
   LaneShape shape_;
   std::unique_ptr<Policy> policy_;
   Store store_;
+  std::unique_ptr<PrefixIndex> prefixes_;    // null: nothing is kept
+  uint32_t prefix_interval_ = 0;             // a multiple of the policy's block
+  mutable std::optional<Demand> droppable_;  // of the snapshots alone; none: to be counted
+  EngineStats stats_;
   Plan plan_;  // reused
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;

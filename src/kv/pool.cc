@@ -173,13 +173,15 @@ uint64_t Pool::InWholeSlabs(const Demand& demand) const {
 
 bool Pool::FitsEmpty(const Demand& demand) const { return InWholeSlabs(demand) <= budget_bytes_; }
 
-bool Pool::Fits(const Demand& demand) const {
+bool Pool::Fits(const Demand& demand, const Demand& less) const {
   if (Empty()) return FitsEmpty(demand);
   uint64_t slabs = 0;
   for (const auto& [bytes, size] : sizes_) {
     const auto asked = demand.planes().find(bytes);
     const uint64_t more = asked == demand.planes().end() ? 0 : asked->second;
-    slabs += DivideUp(size.granted + more, size.per_slab);
+    const auto given = less.planes().find(bytes);
+    const uint64_t fewer = given == less.planes().end() ? 0 : given->second;
+    slabs += DivideUp(size.granted + more - fewer, size.per_slab);
   }
   for (const auto& [bytes, n] : demand.planes()) {
     if (sizes_.contains(bytes)) continue;
@@ -438,6 +440,7 @@ uint8_t* Pool::Address(PlaneId id) {
   return const_cast<uint8_t*>(static_cast<const Pool*>(this)->Address(id));
 }
 
+size_t Pool::n_indices() const { return planes_.size(); }
 uint64_t Pool::n_planes() const { return planes_.size() - free_planes_.size(); }
 
 uint64_t Pool::committed_bytes() const {

@@ -74,8 +74,9 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Whether `demand` could be granted on top of everything granted now; on an empty pool.
-  bool Fits(const Demand& demand) const;
+  // Whether `demand` could be granted on top of everything granted now, if `less` of that were
+  // given back; on an empty pool.
+  bool Fits(const Demand& demand, const Demand& less = {}) const;
   bool FitsEmpty(const Demand& demand) const;
   // Bytes of the slabs that an empty pool would need for it.
   uint64_t InWholeSlabs(const Demand& demand) const;
@@ -115,6 +116,7 @@ class Pool {
   uint64_t budget_bytes() const { return budget_bytes_; }
   uint64_t slab_bytes() const { return slab_bytes_; }
   uint64_t n_planes() const;                 // taken
+  size_t n_indices() const;                  // every PlaneId::index is below
   uint64_t bytes() const { return bytes_; }  // planes taken
   uint64_t bytes_peak() const { return bytes_peak_; }
   uint64_t bytes(PlaneUse use) const { return bytes_by_use_[static_cast<size_t>(use)]; }

@@ -59,9 +59,7 @@ LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand&
 std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bool whole) {
   CHECK(!parent.appending_);
   const bool beside = whole && !parent.frozen_;
-  Demand room = own;
-  if (beside) room.Add(pool_.Taken(parent.reservation_));
-  if (!pool_.Fits(room)) return nullptr;
+  if (!pool_.Fits(ForkRoom(parent, own, !whole))) return nullptr;
   auto set = std::make_unique<LaneSet>();
   set->reservation_ = pool_.Grant(own);
   CHECK(set->reservation_ != kNoReservation);
@@ -79,6 +77,13 @@ std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bo
   set->lanes_.resize(parent.lanes_.size());
   set->views_.resize(parent.lanes_.size());
   return set;
+}
+
+Demand Store::ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const {
+  Demand room = own;
+  const bool beside = !parent.frozen_ && (!cut || parent.packs_);
+  if (beside) room.Add(pool_.Taken(parent.reservation_));
+  return room;
 }
 
 LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
@@ -205,6 +210,27 @@ LaneView Store::View(const LaneSet& set, uint32_t layer, uint32_t head) const {
     cache.valid = n_pages;
   }
   return {cache.pages.data(), static_cast<uint32_t>(n_pages), lane.n_entries, set.shape_.head_dim};
+}
+
+Demand Store::HeldOnlyBy(const std::vector<const LaneSet*>& sets) const {
+  std::vector<uint32_t> references(pool_.n_indices(), 0);
+  Demand demand;
+  const auto count = [&](PlaneId id) {
+    if (++references[id.index] < pool_.References(id)) return;
+    if (pool_.Use(id) == PlaneUse::kPositions) {
+      demand.AddPositions(1);
+    } else {
+      demand.Add(pool_.Bytes(id), 1);
+    }
+  };
+  for (const LaneSet* set : sets) {
+    for (const Lane& lane : set->lanes_) {
+      for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
+        for (const PageRef& page : *pages) page.ForEachPlane(count);
+      }
+    }
+  }
+  return demand;
 }
 
 Ledger Store::ledger() const {

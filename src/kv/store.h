@@ -128,7 +128,14 @@ class Store {
   void Commit(LaneSetHandle& set, const Plan& plan);
   LaneView View(const LaneSet& set, uint32_t layer, uint32_t head) const;
 
-  bool Fits(const Demand& demand) const { return pool_.Fits(demand); }
+  // What a fork of `parent` with this demand needs room for.
+  Demand ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const;
+  // Planes that would be free if these lane sets were given back.
+  Demand HeldOnlyBy(const std::vector<const LaneSet*>& sets) const;
+  // Whether `demand` fits now; when `less` of what is taken were given back.
+  bool Fits(const Demand& demand, const Demand& less = {}) const {
+    return pool_.Fits(demand, less);
+  }
   bool FitsEmpty(const Demand& demand) const { return pool_.FitsEmpty(demand); }
   uint64_t InWholeSlabs(const Demand& demand) const { return pool_.InWholeSlabs(demand); }
   Ledger ledger() const;

@@ -58,6 +58,7 @@ class GridPolicy final : public Policy {
   std::string Spec() const override;
   Growth MaxGrowth(uint64_t tokens, uint64_t protected_entries) const override;
   std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const override;
+  uint32_t block() const override { return params_.block; }
   bool pins() const override { return params_.pins; }
 
   const GridParams& params() const { return params_; }

@@ -104,6 +104,8 @@ class Policy {
   // protected entries alone exceed the budget, naming both counts.
   virtual Growth MaxGrowth(uint64_t tokens, uint64_t protected_entries) const = 0;
   virtual std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const = 0;
+  // Prompt positions at which a state may be taken over by others are multiples of this.
+  virtual uint32_t block() const = 0;
   // Spans pinned by default (system text) are pinned unless pin=none.
   virtual bool pins() const = 0;
 };

@@ -1,0 +1,120 @@
+// What sequences may begin with, and what they leave for others.
+#include <algorithm>
+#include <utility>
+
+#include "engine/sequence.h"
+
+namespace kvasir {
+
+namespace {
+
+// A request does not wait for somebody who reads fewer tokens than this for it.
+constexpr uint32_t kWorthWaiting = 16;
+
+}  // namespace
+
+Engine::Prefix Engine::FindPrefix(const Sequence& s) {
+  if (!s.publishes || s.request.prompt_logprobs) return {};
+  const PrefixQuery query = s.query();
+  Prefix best;
+  const PrefixIndex::Hit hit = prefixes_->Find(query);
+  if (hit.snapshot) {
+    best = {.lanes = &hit.snapshot->state.lanes,
+            .length = hit.length,
+            .cut = hit.snapshot->state.lanes->dropped() == 0,
+            .policy = hit.snapshot->state.policy.get(),
+            .snapshot = hit.snapshot};
+  }
+  for (const auto& other : running_) {
+    if (!other->publishes || other->request.salt != s.request.salt) continue;
+    if (other->state->lanes->dropped() > 0) continue;
+    const uint32_t length = UsableCut(other->state->tokens, query, policy_ ? policy_->block() : 1);
+    if (length > best.length) best = {.lanes = &other->state->lanes, .length = length, .cut = true};
+  }
+  return best;
+}
+
+bool Engine::WaitsForPrefix(const Sequence& s) {
+  if (!s.publishes || s.request.prompt_logprobs) return false;
+  const uint32_t block = policy_ ? policy_->block() : 1;
+  uint32_t coming = 0;
+  for (const auto& other : running_) {
+    if (!other->publishes || !other->in_prompt() || other->request.salt != s.request.salt) continue;
+    const std::span<const int32_t> prompt(other->known.data(), other->prompt_end);
+    const uint32_t common = UsableCut(prompt, s.query(), block);
+    uint32_t point = common;
+    // One that drops can be shared where it publishes: at its last block, and at intervals.
+    const uint64_t cap = GrowthFor(other->prompt_end, 0).cap;
+    if (cap > 0 && other->prompt_end > cap) {
+      const uint32_t last = other->prompt_end - other->prompt_end % block;
+      point = common >= last ? last : common - common % prefix_interval_;
+    }
+    if (point > other->position()) coming = std::max(coming, point);
+  }
+  return coming > 0 && coming >= FindPrefix(s).length + kWorthWaiting;
+}
+
+// A snapshot of the first `position` positions of a sequence that goes on.
+void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
+  SequenceState& state = *s.state;
+  const bool whole = state.lanes->dropped() > 0;
+  // Its own are the copy of the page that a cut falls into, and nothing else.
+  const uint32_t rest = position % kPageEntries;
+  const Demand own = ForkDemand(shape_, position, whole || rest == 0 ? 0 : 1, {});
+  Snapshot snapshot;
+  const auto fork = [&] {
+    snapshot.state.lanes =
+        whole ? store_.Fork(state.lanes, {}) : store_.ForkAt(state.lanes, position, own);
+    return bool(snapshot.state.lanes);
+  };
+  const Demand room = store_.ForkRoom(*state.lanes, own, !whole);
+  if (!(make_room ? WithRoom(room, nullptr, fork) : fork())) return;
+  store_.Freeze(snapshot.state.lanes);
+  if (whole) snapshot.state.policy = state.policy->Fork();
+  snapshot.state.tokens.assign(state.tokens.begin(), state.tokens.begin() + position);
+  snapshot.salt = s.request.salt;
+  snapshot.pinned = s.request.pinned;
+  prefixes_->Add(std::move(snapshot));
+  droppable_.reset();
+}
+
+// After a pass whose plan has been committed. A policy that drops leaves nothing of earlier states,
+// so its state is published while it stands at a block that others are likely to share: the last
+// one of the prompt, those at the end of what the caller pinned, and some in between.
+void Engine::PublishBlock(Sequence& s) {
+  const uint32_t at = s.position(), block = policy_->block();
+  if (policy_->traits().sharing != Sharing::kGrid || at > s.prompt_end || at % block != 0) return;
+  if (s.state->lanes->dropped() == 0) return;
+  bool likely = at + block > s.prompt_end;
+  for (const PositionSpan& span : s.request.pinned) {
+    likely |= span.second >= at && span.second < at + block;
+  }
+  if (likely || at % prefix_interval_ == 0) PublishLanes(s, at, likely);
+}
+
+// Before the first plan that drops anything: what came before its block can still be cut anywhere.
+void Engine::PublishUndropped(Sequence& s) {
+  const uint32_t block = policy_->block();
+  const uint32_t end = (s.position() - 1) / block * block;
+  if (end > 0) PublishLanes(s, end, true);
+}
+
+// A sequence that ends, or is parked, leaves its lanes as they are.
+void Engine::PublishEnd(Sequence& s) {
+  if (!s.publishes || !s.state || s.state->tokens.empty() || s.state->lanes->dropped() > 0) return;
+  store_.Freeze(s.state->lanes);
+  Snapshot snapshot;
+  snapshot.state.lanes = std::move(s.state->lanes);
+  snapshot.state.tokens = std::move(s.state->tokens);
+  snapshot.salt = s.request.salt;
+  snapshot.pinned = s.request.pinned;
+  prefixes_->Add(std::move(snapshot));
+  droppable_.reset();
+}
+
+void Engine::DropPrefixes() {
+  if (prefixes_) prefixes_->Clear();
+  droppable_.reset();
+}
+
+}  // namespace kvasir
