@@ -174,6 +174,9 @@ class Engine {
   uint32_t context() const { return context_; }
   const EngineOptions& options() const { return options_; }
 
+  // Every page and byte of the store; aborts on the first contradiction. For tests.
+  void CheckIntegrity() const { store_.CheckIntegrity(); }
+
   // Teacher-forced pass over `tokens`: sink gets the logits after each token. One sequence, the
   // policy acts in its own blocks. Errors as Submit. Returns the ledger-relevant end state.
   struct ScoreResult {
@@ -212,7 +215,7 @@ class Engine {
   // prefixes.cc
   Prefix FindPrefix(const Sequence& sequence);
   // Whether somebody is reading what this one begins with.
-  bool WaitsForPrefix(const Sequence& sequence);
+  bool WaitsForPrefix(Sequence& sequence);
   void PublishBlock(Sequence& sequence);
   void PublishUndropped(Sequence& sequence);
   void PublishLanes(Sequence& sequence, uint32_t position, bool make_room);

@@ -8,7 +8,7 @@ namespace kvasir {
 
 namespace {
 
-// A request does not wait for somebody who reads fewer tokens than this for it.
+// A request does not begin to wait for somebody who reads fewer tokens than this for it.
 constexpr uint32_t kWorthWaiting = 16;
 
 }  // namespace
@@ -34,7 +34,7 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   return best;
 }
 
-bool Engine::WaitsForPrefix(const Sequence& s) {
+bool Engine::WaitsForPrefix(Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return false;
   const uint32_t block = policy_ ? policy_->block() : 1;
   uint32_t coming = 0;
@@ -51,7 +51,9 @@ bool Engine::WaitsForPrefix(const Sequence& s) {
     }
     if (point > other->position()) coming = std::max(coming, point);
   }
-  return coming > 0 && coming >= FindPrefix(s).length + kWorthWaiting;
+  const uint32_t worth = s.waits ? 1 : kWorthWaiting;
+  s.waits = coming > 0 && coming >= FindPrefix(s).length + worth;
+  return s.waits;
 }
 
 // A snapshot of the first `position` positions of a sequence that goes on.

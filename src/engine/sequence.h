@@ -30,6 +30,7 @@ struct Engine::Sequence {
   std::vector<int32_t> known;            // all tokens so far: prefix, prompt, generated
   bool resumed = false;                  // goes on from an earlier turn's lanes
   bool publishes = false;                // others may begin with its lanes
+  bool waits = false;                    // for a prefix that somebody is reading
   uint32_t prefix = 0;       // tokens that others or an earlier turn have put into the lanes
   uint32_t cached = 0;       // of the prompt, at the first admission
   uint32_t prompt_end = 0;   // end of the prompt in `known`

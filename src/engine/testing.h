@@ -38,15 +38,15 @@ class TinyModel : public Model {
       rows_in_pass += n;
       CHECK(n == cursor.n_rows());
       std::vector<float> data(size_t{n} * 8);
-      const Rows rows{data.data(), n, 8, 8};
+      const Rows block{data.data(), n, 8, 8};
       for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
         for (uint32_t r = 0; r < n; ++r) {
           for (uint32_t c = 0; c < 8; ++c) {
-            rows.row(r)[c] =
+            block.row(r)[c] =
                 std::sin(static_cast<float>(segment.tokens[r] * 8 + c) + static_cast<float>(layer));
           }
         }
-        cursor.Append(layer, rows, rows);
+        cursor.Append(layer, block, block);
       }
       const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
                                     : segment.logits == WantLogits::kLast ? n - 1
@@ -58,9 +58,11 @@ class TinyModel : public Model {
     }
     CHECK(rows_in_pass <= max_rows_);
     widest_pass = std::max(widest_pass, rows_in_pass);
+    rows += rows_in_pass;
   }
 
   uint32_t widest_pass = 0;
+  uint64_t rows = 0;    // of all passes
   int32_t poison = -1;  // a token after which every logit is NaN
 
  private:
