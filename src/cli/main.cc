@@ -51,6 +51,8 @@ void Dispatch(const Arguments& args) {
       return InspectVerb(args);
     case kDoctor:
       return DoctorVerb(args);
+    case kBenchServe:
+      return BenchServeVerb(args);
   }
   CHECK_MSG(false, "verb {} has no function", args.verb().name);
 }

@@ -13,6 +13,7 @@ namespace {
 constexpr uint32_t kModelVerbs = kRun | kBatch | kEvalPpl;  // verbs that run a model
 constexpr uint32_t kAllVerbs = kModelVerbs | kTokenize | kTemplate | kInspect | kDoctor;
 constexpr uint32_t kGenerate = kRun | kBatch;
+constexpr uint32_t kPrinting = kAllVerbs | kBenchServe;  // verbs that end with a result
 
 constexpr CliVerb kVerbs[] = {
     {kRun, "run", "-m MODEL [-p TEXT | -f FILE | --messages FILE] [flags]",
@@ -29,6 +30,11 @@ constexpr CliVerb kVerbs[] = {
      "model"},
     {kDoctor, "doctor", "[flags]", "what this machine offers, and the defaults that follow",
      "model"},
+    {kBenchServe,
+     "bench serve",
+     "[--base-url URL] [flags]",
+     "load test of a running server, any that speaks OpenAI's routes",
+     {}},
 };
 
 constexpr double kMaxU32 = 4294967295.0, kMaxU64 = 18446744073709551615.0;
@@ -301,18 +307,219 @@ constexpr CliOption kOptions[] = {
      {},
      "TARGET"},
 
+    {{.name = "base-url", .value = "http://127.0.0.1:8080", .help = "where the server is"},
+     kBenchServe,
+     {},
+     {},
+     "URL"},
+    {{.name = "endpoint",
+      .type = kChoice,
+      .value = "/v1/completions",
+      .choices = "/v1/completions|/v1/chat/completions",
+      .help = "route of the requests, always as streams"},
+     kBenchServe,
+     {},
+     {},
+     "ROUTE"},
+    {{.name = "model", .help = "the model's name in requests; without it the first one listed"},
+     kBenchServe,
+     {},
+     {},
+     "NAME"},
+    {{.name = "api-key-file", .help = "file with the key to send"}, kBenchServe, {}, {}, "FILE"},
+    {{.name = "dataset",
+      .help = "requests from a file, one JSON object a line: {\"prompt\"}, {\"messages\"} or a "
+              "line of OpenAI's batch file; without it they are made up"},
+     kBenchServe,
+     {},
+     "dataset-path",
+     "FILE"},
+    {{.name = "num-prompts",
+      .type = kCount,
+      .min = 1,
+      .max = 1e6,
+      .help = "conversations; without it 100, or all of the dataset"},
+     kBenchServe,
+     {},
+     {},
+     "N"},
+    {{.name = "input-len",
+      .type = kCount,
+      .min = 1,
+      .max = 1e7,
+      .value = "512",
+      .help = "tokens of a prompt, besides a shared prefix"},
+     kBenchServe,
+     {},
+     "random-input-len",
+     "N"},
+    {{.name = "output-len",
+      .type = kCount,
+      .min = 1,
+      .max = 1e7,
+      .value = "128",
+      .help = "most tokens of an answer; as many as that with --ignore-eos"},
+     kBenchServe,
+     {},
+     "random-output-len",
+     "N"},
+    {{.name = "len-dist",
+      .type = kChoice,
+      .value = "fixed",
+      .choices = "fixed|uniform|lognormal",
+      .help = "how both lengths spread: not at all, from half to one and a half, or with a long "
+              "tail up to ten times"},
+     kBenchServe,
+     {},
+     {},
+     "SHAPE"},
+    {{.name = "prefix-len",
+      .type = kCount,
+      .max = 1e7,
+      .help = "tokens before each prompt that requests share"},
+     kBenchServe,
+     {},
+     "random-prefix-len",
+     "N"},
+    {{.name = "prefix-share",
+      .type = kReal,
+      .max = 0.99,
+      .help = "instead: the share of --input-len that requests share"},
+     kBenchServe,
+     {},
+     {},
+     "R"},
+    {{.name = "num-prefixes",
+      .type = kCount,
+      .min = 1,
+      .max = 1e6,
+      .value = "1",
+      .help = "so many groups of requests, with a prefix each"},
+     kBenchServe,
+     {},
+     {},
+     "K"},
+    {{.name = "turns",
+      .type = kCount,
+      .min = 1,
+      .max = 1000,
+      .value = "1",
+      .help = "requests of a conversation: each one repeats what was said and adds --input-len"},
+     kBenchServe,
+     {},
+     {},
+     "N"},
+    {{.name = "request-rate",
+      .value = "inf",
+      .help = "conversations that arrive per second, at random; inf: all at once"},
+     kBenchServe,
+     {},
+     {},
+     "R|inf"},
+    {{.name = "burstiness",
+      .type = kReal,
+      .min = 0.01,
+      .max = 1000,
+      .value = "1",
+      .help = "shape of the arrivals: 1 Poisson, below in bursts, above more even"},
+     kBenchServe,
+     {},
+     {},
+     "X"},
+    {{.name = "max-concurrency",
+      .type = kCount,
+      .min = 1,
+      .max = 1024,
+      .help = "most conversations at once; without it up to 1024"},
+     kBenchServe,
+     {},
+     {},
+     "N"},
+    {{.name = "num-warmups",
+      .type = kCount,
+      .max = 1e6,
+      .value = "0",
+      .help = "requests before the measured ones, one after another"},
+     kBenchServe,
+     {},
+     {},
+     "N"},
+    {{.name = "temp", .type = kReal, .max = 100, .value = "0", .help = "temperature"},
+     kBenchServe,
+     {},
+     "temperature",
+     "X"},
+    {{.name = "ignore-eos",
+      .type = kSwitch,
+      .help = "ask for answers of full length, where the server knows ignore_eos"},
+     kBenchServe,
+     {},
+     {},
+     {}},
+    {{.name = "timeout",
+      .type = kReal,
+      .min = 1,
+      .max = 1e6,
+      .value = "600",
+      .help = "seconds without a byte after which a request has failed"},
+     kBenchServe,
+     {},
+     {},
+     "S"},
+    {{.name = "goodput",
+      .help = "count the requests within these limits in ms, as in \"ttft:200 tpot:50\"; also "
+              "e2el"},
+     kBenchServe,
+     {},
+     {},
+     "LIMITS"},
+    {{.name = "percentile-metrics", .value = "ttft,tpot,itl,e2el", .help = "measures to print"},
+     kBenchServe,
+     {},
+     {},
+     "LIST"},
+    {{.name = "metric-percentiles", .value = "99", .help = "percentiles to print"},
+     kBenchServe,
+     {},
+     {},
+     "LIST"},
+    {{.name = "server-pid",
+      .type = kCount,
+      .min = 1,
+      .max = kMaxU32,
+      .help = "process of a local server, whose memory is watched with that of its children"},
+     kBenchServe,
+     {},
+     {},
+     "PID"},
+    {{.name = "save-detailed",
+      .type = kSwitch,
+      .help = "with --json: times and texts of every request too"},
+     kBenchServe,
+     {},
+     {},
+     {}},
+    {{.name = "seed",
+      .type = kCount,
+      .max = kMaxU64,
+      .help = "seed of prompts, lengths and arrivals; without it a random one, which is printed"},
+     kBenchServe,
+     {},
+     {},
+     "N"},
+
     {{.name = "json", .type = kSwitch, .help = "print exactly one JSON document"},
-     kAllVerbs,
+     kPrinting,
      {},
      {},
      {}},
     {{.name = "output", .help = "write the result to a file, whole or not at all"},
-     kAllVerbs,
+     kPrinting,
      "o",
      {},
      "FILE"},
     {{.name = "verbose", .type = kSwitch, .help = "say more on standard error"},
-     kAllVerbs,
+     kPrinting,
      "v",
      {},
      {}},
@@ -367,17 +574,20 @@ bool ListHas(std::string_view list, std::string_view word) {
   return has;
 }
 
-// By a flag as typed: "--kv-memory", "-ctk". nullptr: none.
-const CliOption* FindFlag(std::string_view flag) {
+// By a flag as typed: "--kv-memory", "-ctk". The verb's own entry, else another verb's; nullptr:
+// none.
+const CliOption* FindFlag(const CliVerb& verb, std::string_view flag) {
   const bool is_long = flag.starts_with("--");
   const std::string_view name = flag.substr(is_long ? 2 : 1);
+  const CliOption* others = nullptr;
   for (const CliOption& option : kOptions) {
     if (is_long ? option.option.name == name || ListHas(option.aliases, name)
                 : option.short_form == name) {
-      return &option;
+      if (option.verbs & verb.bit) return &option;
+      if (!others) others = &option;
     }
   }
-  return nullptr;
+  return others;
 }
 
 [[noreturn]] void RefuseFlag(const CliVerb& verb, std::string_view flag) {
@@ -465,9 +675,10 @@ const CliVerb& FindVerb(std::span<const std::string_view> args, size_t* n_words)
     }
     names.push_back(verb.name.substr(0, space));
   }
-  if (args[0] == "eval") {
-    Fail(Code::kUsage, "eval: {}: known is ppl",
-         args.size() > 1 ? Quoted(args[1]) : "no measure named");
+  if (args[0] == "eval" || args[0] == "bench") {
+    Fail(Code::kUsage, "{}: {}: known is {}", args[0],
+         args.size() > 1 ? Quoted(args[1]) : "no measure named",
+         args[0] == "eval" ? "ppl" : "serve");
   }
   if (args[0].starts_with("-")) {
     Fail(Code::kUsage, "{}: a verb comes first: one of {}", Quoted(args[0]),
@@ -499,7 +710,7 @@ Arguments ParseArguments(const CliVerb& verb, std::span<const std::string_view> 
     }
     const size_t equals = arg.find('=');
     const std::string_view flag = arg.substr(0, equals);
-    const CliOption* option = FindFlag(flag);
+    const CliOption* option = FindFlag(verb, flag);
     if (!option) RefuseFlag(verb, flag);
     if ((option->verbs & verb.bit) == 0) {
       Fail(Code::kUsage, "{}: {} does not belong here; it is a flag of {}", verb.name, flag,

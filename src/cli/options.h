@@ -27,6 +27,7 @@ enum Verb : uint32_t {
   kTemplate = 1 << 4,
   kInspect = 1 << 5,
   kDoctor = 1 << 6,
+  kBenchServe = 1 << 7,
 };
 
 struct CliVerb {
@@ -39,6 +40,7 @@ struct CliVerb {
 };
 std::span<const CliVerb> AllVerbs();
 
+// Entries of different verbs may share a name where it means something else to them.
 struct CliOption {
   Option option;
   uint32_t verbs = 0;

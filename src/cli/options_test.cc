@@ -53,16 +53,22 @@ TEST(OptionTable, ObeysItsOwnLimitsForEveryVerb) {
   }
 }
 
-TEST(OptionTable, NamesEveryFormOnce) {
-  std::set<std::string> seen;
+TEST(OptionTable, NamesEveryFormOnceForAVerb) {
+  std::set<std::string> any;
+  for (const CliVerb& verb : AllVerbs()) {
+    std::set<std::string> seen;
+    for (const CliOption& option : AllOptions()) {
+      if ((option.verbs & verb.bit) == 0) continue;
+      std::vector<std::string> forms = {"--" + std::string(option.option.name)};
+      for (const std::string& alias : Words(option.aliases)) forms.push_back("--" + alias);
+      if (!option.short_form.empty()) forms.push_back("-" + std::string(option.short_form));
+      for (const std::string& form : forms) {
+        EXPECT_TRUE(seen.insert(form).second) << verb.name << " " << form;
+      }
+    }
+    any.merge(seen);
+  }
   for (const CliOption& option : AllOptions()) {
-    EXPECT_TRUE(seen.insert("--" + std::string(option.option.name)).second) << option.option.name;
-    for (const std::string& alias : Words(option.aliases)) {
-      EXPECT_TRUE(seen.insert("--" + alias).second) << alias;
-    }
-    if (!option.short_form.empty()) {
-      EXPECT_TRUE(seen.insert("-" + std::string(option.short_form)).second) << option.short_form;
-    }
     EXPECT_NE(option.verbs, 0u) << option.option.name;
     EXPECT_FALSE(option.option.help.empty()) << option.option.name;
     const bool takes_value = option.option.type != OptionType::kSwitch;
@@ -70,7 +76,7 @@ TEST(OptionTable, NamesEveryFormOnce) {
   }
   // A hint about a flag that works would never be seen.
   for (const FlagHint& hint : AllHints()) {
-    for (const std::string& flag : Words(hint.flags)) EXPECT_TRUE(seen.insert(flag).second) << flag;
+    for (const std::string& flag : Words(hint.flags)) EXPECT_TRUE(any.insert(flag).second) << flag;
   }
 }
 
@@ -135,6 +141,12 @@ TEST(Parser, AnswersFlagsOfOthersWithTheirReplacement) {
     EXPECT_THAT(Refusal("run", {flag, "1"}), HasSubstr("--kv-memory")) << flag;
   }
   EXPECT_THAT(Refusal("run", {"--gpu-memory-utilization=0.9"}), HasSubstr("--kv-memory"));
+}
+
+TEST(Parser, TakesTheVerbsOwnEntryOfASharedName) {
+  EXPECT_EQ(Parse("bench serve", {"--model", "name"}).values().Real("temp"), 0);
+  EXPECT_EQ(Parse("run", {"--model", "name"}).values().Real("temp"), 0.8);
+  EXPECT_THAT(Refusal("bench serve", {"-m", "x"}), HasSubstr("-m does not belong here"));
 }
 
 TEST(Parser, RefusesWhatDoesNotBelongToTheVerb) {
