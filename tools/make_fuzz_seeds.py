@@ -136,6 +136,10 @@ def main():
                 {"type": "text", "text": "hi"}]}], "max_completion_tokens": 5, "temperature": 0.5, "stop": ["a", "b"]}).encode(),
         "openai_fuzz/completion": json.dumps({
             "model": "m", "prompt": [1, 2, 3], "max_tokens": 5, "seed": 7, "top_p": 0.9, "n": 1, "stream": False}).encode(),
+        "http_fuzz/pipelined": b"\0GET /s HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /p HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 2\r\n\r\nab",
+        "http_fuzz/chunked": b"\5POST /p HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nA: b\r\n\r\n",
+        "http_fuzz/preflight": b"\0OPTIONS /k HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n",
+        "http_fuzz/key": b"\0POST /k HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer fuzz-key-0123456789\r\nContent-Length: 1\r\n\r\nx",
     }
     for name, content in seeds.items():
         path = root / name

@@ -15,10 +15,12 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <list>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <thread>
@@ -33,8 +35,9 @@ namespace {
 
 // Connections given up may be at their last instructions while their successors run already.
 constexpr size_t kEndingConnections = 64;
+constexpr std::chrono::seconds kEnding{1};
 constexpr int kReapMs = 1000;
-constexpr int kNoFileMs = 10;  // how long to wait when the process has no descriptor left
+constexpr int kRestMs = 10;
 
 constexpr std::string_view kFull =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -80,80 +83,89 @@ class HttpServer::Impl {
 
  private:
   struct Worker {
-    Worker(int fd, double write_seconds, const HttpStopSignal& stop)
-        : channel(fd, write_seconds, stop) {}
+    Worker(HttpFd fd, double write_seconds, const HttpStopSignal& stop)
+        : channel(std::move(fd), write_seconds, stop) {}
     HttpSocketChannel channel;
     bool given_up = false;
     std::thread thread;
   };
   using Workers = std::list<Worker>;
 
-  void Accept() {
+  void Accept() noexcept {
     while (!stop_.raised()) {
       pollfd fds[] = {{listener_->fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
       ::poll(fds, 2, kReapMs);
       Reap();
       if ((fds[0].revents & POLLIN) == 0 || stop_.raised()) continue;
-      std::string remote;
-      const int fd = listener_->Accept(&remote);
-      if (fd >= 0) {
-        Place(fd, std::move(remote));
-      } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-        LogWarning("cannot accept a connection: {}", std::strerror(errno));
-        MakeRoom();
-        pollfd wait{stop_.fd(), POLLIN, 0};
-        ::poll(&wait, 1, kNoFileMs);
+      try {
+        AcceptOne();
+      } catch (const std::bad_alloc&) {
+        // That connection is closed; the next may find memory again.
+        Rest();
       }
     }
   }
 
-  // Takes fd over: gives it a thread, or a 503.
-  void Place(int fd, std::string remote) {
-    {
-      const std::lock_guard lock(mutex_);
-      const size_t most = options_.limits.connections;
-      const bool full = live_.size() - given_up_ >= most && !GiveUpOne();
-      if (!full && live_.size() < most + kEndingConnections && StartWorker(fd, remote)) {
-        return;
+  void AcceptOne() {
+    std::string remote;
+    HttpFd fd = listener_->Accept(&remote);
+    if (fd.get() >= 0) {
+      starved_ = false;
+      if (!Place(&fd, remote)) Refuse(std::move(fd), remote);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      if (!starved_) LogWarning("cannot accept connections: {}", std::strerror(errno));
+      starved_ = true;
+      {
+        const std::lock_guard lock(mutex_);
+        GiveUpOne();
       }
+      Rest();
     }
-    Refuse(fd, remote);
   }
 
-  // With mutex_. False, and fd still the caller's, if there is no thread or memory for it.
-  bool StartWorker(int fd, const std::string& remote) {
+  // Without memory or descriptors trying again at once would only take the processor too.
+  void Rest() {
+    pollfd wait{stop_.fd(), POLLIN, 0};
+    ::poll(&wait, 1, kRestMs);
+  }
+
+  // Takes fd over if there is a place for it.
+  bool Place(HttpFd* fd, const std::string& remote) {
+    std::unique_lock lock(mutex_);
+    const size_t most = options_.limits.connections;
+    if (live_.size() - given_up_ >= most && !GiveUpOne()) return false;
+    // Those given up end by themselves; accepting faster than they do would only pile up threads.
+    const bool room = ended_one_.wait_for(lock, kEnding,
+                                          [&] { return live_.size() < most + kEndingConnections; });
+    return room && StartWorker(fd, remote);
+  }
+
+  // With mutex_. False, and fd still the caller's, if there is no thread for it.
+  bool StartWorker(HttpFd* fd, const std::string& remote) {
     Workers made;
-    try {
-      made.emplace_back(fd, options_.limits.write_seconds, stop_);
-    } catch (const std::bad_alloc&) {
-      return false;
-    }
+    made.emplace_back(std::move(*fd), options_.limits.write_seconds, stop_);
     const auto worker = made.begin();
     try {
-      // It starts with mutex_ held here, and needs it to end.
-      worker->thread = std::thread([this, worker, remote] { Run(worker, remote); });
+      // It starts while mutex_ is held here, and needs it to end.
+      worker->thread =
+          std::thread([this, worker, remote]() mutable { Run(worker, std::move(remote)); });
     } catch (const std::system_error& error) {
       LogWarning("cannot start a connection's thread: {}", error.what());
-      worker->channel.Release();
+      *fd = worker->channel.TakeFd();
       return false;
     }
     live_.splice(live_.end(), made);
     return true;
   }
 
-  void Run(Workers::iterator worker, const std::string& remote) noexcept {
-    HttpConnection(service_, worker->channel, remote).Serve();
+  void Run(Workers::iterator worker, std::string remote) noexcept {
+    HttpConnection(service_, worker->channel, std::move(remote)).Serve();
     worker->channel.Finish();
     const std::lock_guard lock(mutex_);
     worker->channel.Close();
     if (worker->given_up) --given_up_;
     ended_.splice(ended_.end(), live_, worker);
     ended_one_.notify_all();
-  }
-
-  void MakeRoom() {
-    const std::lock_guard lock(mutex_);
-    GiveUpOne();
   }
 
   // With mutex_. Closes the connection that has waited longest for its client, if one does.
@@ -177,13 +189,12 @@ class HttpServer::Impl {
   }
 
   // Without waiting: this is the accepting thread.
-  void Refuse(int fd, const std::string& remote) {
-    const HttpFd owner(fd);
+  void Refuse(const HttpFd fd, const std::string& remote) {
     std::array<char, 4096> ignored;
     // Unread input would turn the closing into a reset.
-    (void)::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT);
-    (void)::send(fd, kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    ::shutdown(fd, SHUT_WR);
+    (void)::recv(fd.get(), ignored.data(), ignored.size(), MSG_DONTWAIT);
+    (void)::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ::shutdown(fd.get(), SHUT_WR);
     if (service_.log) service_.log({"OTHER", "", remote, 503, 0});
   }
 
@@ -204,6 +215,7 @@ class HttpServer::Impl {
 
   std::mutex life_;  // Start and Stop
   std::thread accepting_;
+  bool starved_ = false;  // of descriptors; accepting_'s, so that it is logged once
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable ended_one_;

@@ -34,8 +34,8 @@ struct HttpLimits {
 };
 
 struct HttpOptions {
-  std::string host = "127.0.0.1";
-  uint16_t port = 8080;  // 0: any free one
+  std::string host = "127.0.0.1";  // an address, a name, or "unix:/path"
+  uint16_t port = 8080;            // 0: any free one
   std::vector<std::string> api_keys, admin_keys;
   std::vector<std::string> cors_origins;
   HttpLimits limits;
@@ -47,7 +47,8 @@ struct HttpRequest {
   std::string path;    // without the query
   std::string body;
   std::string remote;  // address of the socket's other end
-  // Whether the client has closed its end. Cheap enough to ask every few milliseconds.
+  // Whether the client has closed its end, be it only its sending half: the two look the same. A
+  // handler that does not ask gives its reply to both. Cheap enough to ask every few milliseconds.
   std::function<bool()> gone;
 };
 

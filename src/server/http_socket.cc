@@ -146,20 +146,20 @@ void HttpListener::BindAddress(const std::string& host, uint16_t port) {
   Fail(Code::kIo, "{}:{}: cannot bind: {}", host, port, std::strerror(errno));
 }
 
-int HttpListener::Accept(std::string* remote) const {
+HttpFd HttpListener::Accept(std::string* remote) const {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
-  const int fd = ::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size,
-                           SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0) *remote = AddressText(address, size);
+  HttpFd fd(::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size,
+                      SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (fd.get() >= 0) *remote = AddressText(address, size);
   return fd;
 }
 
-HttpSocketChannel::HttpSocketChannel(int fd, double write_seconds, const HttpStopSignal& stop)
-    : fd_(fd), write_seconds_(write_seconds), stop_(stop) {
+HttpSocketChannel::HttpSocketChannel(HttpFd fd, double write_seconds, const HttpStopSignal& stop)
+    : fd_(std::move(fd)), write_seconds_(write_seconds), stop_(stop) {
   EndWork();
-  SetOption(fd, IPPROTO_TCP, TCP_NODELAY);  // a token is sent when it is there
-  SetOption(fd, SOL_SOCKET, SO_KEEPALIVE);
+  SetOption(fd_.get(), IPPROTO_TCP, TCP_NODELAY);  // a token is sent when it is there
+  SetOption(fd_.get(), SOL_SOCKET, SO_KEEPALIVE);
 }
 
 HttpChannel::Got HttpSocketChannel::Read(char* into, size_t room, size_t* count,

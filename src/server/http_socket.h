@@ -28,7 +28,6 @@ class HttpFd {  // owner of a file descriptor
   ~HttpFd() { Close(); }
   int get() const { return fd_; }
   void Close();
-  int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -58,8 +57,8 @@ class HttpListener {
 
   int fd() const { return fd_.get(); }
   uint16_t port() const { return port_; }  // 0 for a path
-  // The next waiting connection and its other end's address, or -1 and errno.
-  int Accept(std::string* remote) const;
+  // The next waiting connection and its other end's address, or none and errno.
+  HttpFd Accept(std::string* remote) const;
 
  private:
   void BindPath(const std::string& path);
@@ -72,8 +71,7 @@ class HttpListener {
 
 class HttpSocketChannel final : public HttpChannel {
  public:
-  // Takes fd over.
-  HttpSocketChannel(int fd, double write_seconds, const HttpStopSignal& stop);
+  HttpSocketChannel(HttpFd fd, double write_seconds, const HttpStopSignal& stop);
 
   Got Read(char* into, size_t room, size_t* count, Clock::time_point until) override;
   bool Write(std::string_view bytes) override;
@@ -92,8 +90,7 @@ class HttpSocketChannel final : public HttpChannel {
   // otherwise answer with a reset.
   void Finish();
   void Close() { fd_.Close(); }
-  // Gives the descriptor back open.
-  int Release() { return fd_.Release(); }
+  HttpFd TakeFd() { return std::move(fd_); }
 
  private:
   bool WriteSome(std::string_view bytes);
