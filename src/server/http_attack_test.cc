@@ -85,7 +85,9 @@ TEST(HttpAttack, HeadersAreBounded) {
 }
 
 TEST(HttpAttack, SlowHeadersAreGivenUp) {
-  HttpTestServer server(HttpTestServer::Options());
+  HttpOptions options = HttpTestServer::Patient();
+  options.limits.header_seconds = 0.5;
+  HttpTestServer server(options);
   HttpTestClient silent = server.Connect(), stuck = server.Connect(), trickling = server.Connect();
   stuck.Send("GET /open HTTP/1.1\r\nHost: local");
   trickling.Send("GET /open HTTP/1.1\r\nHost: localhost\r\n");
@@ -101,7 +103,9 @@ TEST(HttpAttack, SlowHeadersAreGivenUp) {
 }
 
 TEST(HttpAttack, SlowBodiesAreGivenUp) {
-  HttpTestServer server(HttpTestServer::Options());
+  HttpOptions options = HttpTestServer::Patient();
+  options.limits.body_seconds = 0.3;
+  HttpTestServer server(options);
   HttpTestClient client = server.Connect(), chunked = server.Connect();
   client.Send("POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n");
   chunked.Send(Chunked("5\r\nab"));
@@ -340,7 +344,9 @@ TEST(HttpAttack, ClientsThatLeaveInTheirRequestLeaveNothing) {
 }
 
 TEST(HttpAttack, AClientThatReadsNothingIsGone) {
-  HttpTestServer server(HttpTestServer::Options());
+  HttpOptions options = HttpTestServer::Patient();
+  options.limits.write_seconds = 0.3;
+  HttpTestServer server(options);
   HttpTestClient client = server.Connect();
   client.Send(Get("/endless"));
   EXPECT_TRUE(Eventually([&] { return server.ended == 1; }));

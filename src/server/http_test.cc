@@ -183,7 +183,7 @@ TEST(HttpServer, StopsIdleConnectionsAtOnceAndLetsWorkEnd) {
 
 TEST(HttpServer, SaysWhereItCannotListen) {
   HttpTestServer first;
-  HttpOptions options = HttpTestServer::Options();
+  HttpOptions options = HttpTestServer::Patient();
   options.port = first.port();
   HttpServer second(options, {}, {});
   try {

@@ -198,21 +198,14 @@ inline std::string Post(std::string_view path, std::string_view body,
                      body.size(), headers, body);
 }
 
-// A running server. Its limits are small so that tests are quick.
+// A running server.
 class HttpTestServer {
  public:
-  static HttpOptions Options() {
+  // A small body limit, and times that no test runs into, however slow the machine.
+  static HttpOptions Patient() {
     HttpOptions options;
     options.port = 0;
     options.limits.body_bytes = 1000;
-    options.limits.header_seconds = 0.3;
-    options.limits.body_seconds = 0.3;
-    options.limits.write_seconds = 0.3;
-    return options;
-  }
-  // Limits that no test of something else runs into, however slow the machine.
-  static HttpOptions Patient() {
-    HttpOptions options = Options();
     options.limits.header_seconds = options.limits.body_seconds = 60;
     options.limits.write_seconds = options.limits.idle_seconds = 60;
     return options;
