@@ -13,6 +13,7 @@
 #include "format/json.h"
 #include "format/quote.h"
 #include "server/openai.h"
+#include "server/requests.h"
 
 namespace kvasir {
 
@@ -38,7 +39,8 @@ class Batch {
         run_id_(fmt::format("{:016x}", RandomSeed())),
         created_s_(static_cast<uint64_t>(std::time(nullptr))) {
     const Request pattern = RequestFrom(args.values(), args.List("stop"));
-    defaults_ = {pattern.sampling, pattern.max_tokens, pattern.stop, pattern.ignore_eos};
+    defaults_ = {pattern.sampling, pattern.max_tokens, pattern.stop, pattern.ignore_eos,
+                 session.model().config().vocab_size};
   }
 
   void Read(const std::string& text) {
@@ -124,34 +126,28 @@ class Batch {
     if (body.stream) {
       throw RequestError(Code::kInvalid, "stream: true: a batch has no streams", "stream");
     }
-    Prompt prompt;
-    if (route == ApiRoute::kChat) {
-      prompt = chat_.Chat(body.messages);
-    } else if (!body.prompt_tokens.empty()) {
-      prompt.tokens = std::move(body.prompt_tokens);
-    } else {
-      prompt = raw_.Plain(body.prompt);
-    }
+    RefuseWhatServesOnly(body);
     Engine& engine = session_.engine();
-    if (prompt.tokens.size() > engine.context()) {
-      throw RequestError(Code::kInvalid,
-                         fmt::format("{}: {} tokens are more than the context of {}",
-                                     route == ApiRoute::kChat ? "messages" : "prompt",
-                                     prompt.tokens.size(), engine.context()),
-                         route == ApiRoute::kChat ? "messages" : "prompt",
-                         "context_length_exceeded");
-    }
-    Request r;
-    r.tokens = prompt.tokens;
-    r.max_tokens = body.max_tokens;
-    r.sampling = body.sampling;
-    r.stop = body.stop;
-    r.ignore_eos = body.ignore_eos;
-    Pin(engine, prompt, &r);
-    r.on_done = [this, &line, route](Generation generation) {
-      Finish(line, route, std::move(generation));
+    const bool pins = engine.policy() && engine.policy()->pins();
+    Request r =
+        std::move(RequestBuilder(raw_, chat_, engine.context(), pins).Build(body).requests.front());
+    r.on_done = [this, &line, body](Generation generation) {
+      Finish(line, body, std::move(generation));
     };
     engine.Submit(std::move(r));
+  }
+
+  // A line of the output holds one answer.
+  static void RefuseWhatServesOnly(const ApiRequest& body) {
+    const auto refuse = [](const char* field) {
+      throw RequestError(Code::kInvalid, fmt::format("{}: only a server can honour it", field),
+                         field);
+    };
+    if (body.n > 1) refuse("n");
+    if (body.n_prompts() > 1) refuse("prompt");
+    if (body.logprobs) refuse("logprobs");
+    if (body.echo) refuse("echo");
+    if (body.kv_report) refuse("kv.report");
   }
 
   static ApiRoute RouteOf(const json& request) {
@@ -162,7 +158,7 @@ class Batch {
                        "url");
   }
 
-  void Finish(Line& line, ApiRoute route, Generation generation) {
+  void Finish(Line& line, const ApiRequest& body, Generation generation) {
     if (generation.error) return Refuse(line, *generation.error);
     ++n_done_;
     prompt_tokens_ += generation.prompt_tokens;
@@ -173,7 +169,8 @@ class Batch {
     const LaneShape shape = session_.model().MainLanes(session_.codecs().k, session_.codecs().v);
     use_.positions += (generation.entries + generation.entries_dropped) / shape.lanes();
     Answer(line, 200,
-           ApiResponse(route, {IdOf(line), session_.opened().name(), created_s_}, generation));
+           ApiResponse(body, {IdOf(line), session_.opened().name(), created_s_, {}, {}}, {},
+                       {&generation, 1}, session_.opened().NeedTokenizer()));
   }
 
   void Refuse(Line& line, const Error& error) {

@@ -41,6 +41,8 @@ void Dispatch(const Arguments& args) {
       return RunVerb(args);
     case kBatch:
       return BatchVerb(args);
+    case kServe:
+      return ServeVerb(args);
     case kEvalPpl:
       return EvalPplVerb(args);
     case kTokenize:

@@ -28,6 +28,7 @@ enum Verb : uint32_t {
   kInspect = 1 << 5,
   kDoctor = 1 << 6,
   kBenchServe = 1 << 7,
+  kServe = 1 << 8,
 };
 
 struct CliVerb {

@@ -1,6 +1,7 @@
 #include "cli/setup.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -108,6 +109,23 @@ std::vector<ChatMessage> MessagesFromFile(const std::string& path) {
   return ParseMessages(wrapped ? document["messages"] : document);
 }
 
+namespace {
+
+uint32_t PrefixInterval(const OptionValues& values) {
+  constexpr uint32_t kDefault = 256;
+  const std::string text = values.Text("prefix-cache");
+  if (text == "on") return kDefault;
+  if (text == "off") return 0;
+  uint32_t tokens = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), tokens);
+  if (error != std::errc() || end != text.data() + text.size() || tokens == 0) {
+    Fail(Code::kUsage, "--prefix-cache: {}: on, off, or a number of tokens from 1", Quoted(text));
+  }
+  return tokens;
+}
+
+}  // namespace
+
 Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
     : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
   const OptionValues& values = args.values();
@@ -122,6 +140,7 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
   options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
   options.chunk = static_cast<uint32_t>(values.Count("chunk"));
   if (batch) options.max_sequences = static_cast<uint32_t>(values.Count("parallel"));
+  if (args.verb().bit == kServe) options.prefix_interval = PrefixInterval(values);
   const bool kv_memory_given = values.Given("kv-memory");
   if (kv_memory_given) options.kv_memory = values.Size("kv-memory");
   // What a policy may keep can follow from the budget of one sequence, not from one that many

@@ -54,6 +54,8 @@ class Session {
 
   OpenedModel& opened() { return opened_; }
   Engine& engine() { return *engine_; }
+  const Engine& engine() const { return *engine_; }
+  const Kernels& kernels() const { return kernels_; }
   Workers& workers() { return workers_; }
   const Model& model() const { return *model_; }
   CodecPair codecs() const { return codecs_; }

@@ -7,6 +7,7 @@ namespace kvasir {
 
 void RunVerb(const Arguments& args);
 void BatchVerb(const Arguments& args);
+void ServeVerb(const Arguments& args);
 void EvalPplVerb(const Arguments& args);
 void TokenizeVerb(const Arguments& args);
 void TemplateVerb(const Arguments& args);

@@ -54,6 +54,9 @@ class StrictBuilder {
   // Where the next value belongs: the root, the end of the open array, or the key just read.
   template <typename T>
   json* Place(T&& value) {
+    if (++n_values_ > kMaxJsonValues) {
+      Fail(Code::kCorrupt, "{}: JSON of more than {} values", where_, kMaxJsonValues);
+    }
     if (open_.empty()) {
       root_ = std::forward<T>(value);
       return &root_;
@@ -84,6 +87,7 @@ class StrictBuilder {
 
   const std::string& where_;
   json root_;
+  size_t n_values_ = 0;
   std::vector<json*> open_;  // an array's elements move only while the array itself is the last
   json* next_ = nullptr;
 };

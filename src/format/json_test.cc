@@ -28,6 +28,13 @@ TEST(Json, BuildsTheSameValueAsTheLibrary) {
   for (const char* text : texts) EXPECT_EQ(ParseJson(text, "x"), json::parse(text)) << text;
 }
 
+// A list of `n` numbers, which is n + 1 values.
+std::string Zeros(size_t n) {
+  std::string text = "[0";
+  for (size_t i = 1; i < n; ++i) text += ",0";
+  return text + "]";
+}
+
 TEST(Json, RefusesWhatIsNotStrictlyJson) {
   const std::pair<std::string, const char*> rows[] = {
       {"", "byte"},
@@ -42,6 +49,7 @@ TEST(Json, RefusesWhatIsNotStrictlyJson) {
       {R"({"x": [{"k": {}, "k": {}}]})", "\"k\" occurs twice"},
       {std::string(kMaxJsonDepth + 1, '['), "deeper than 64"},
       {std::string(1000000, '['), "deeper than 64"},
+      {Zeros(kMaxJsonValues), "more than 1000000 values"},
   };
   for (const auto& [text, word] : rows) {
     const test::Refusal refusal = RefusalOf([&] { ParseJson(text, "config.json"); });
@@ -54,6 +62,7 @@ TEST(Json, AllowsTheSameKeyInDifferentObjectsAndFullDepth) {
   EXPECT_EQ(ParseJson(R"([{"a": 1}, {"a": 2}])", "x")[1]["a"], 2);
   const std::string deep = std::string(kMaxJsonDepth, '[') + std::string(kMaxJsonDepth, ']');
   EXPECT_TRUE(ParseJson(deep, "x").is_array());
+  EXPECT_EQ(ParseJson(Zeros(kMaxJsonValues - 1), "x").size(), kMaxJsonValues - 1);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "server/openai.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -14,7 +16,9 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxStops = 16, kMaxStopBytes = 256;
+constexpr size_t kMaxStops = 16, kMaxStopBytes = 256, kMaxStopTokens = 1024;
+constexpr size_t kMaxBiases = 1024, kMaxSaltBytes = 256, kMaxVariables = 64;
+constexpr uint64_t kMaxN = 8, kMaxTopLogprobs = 20;
 
 [[noreturn]] void Refuse(std::string_view field, const std::string& what) {
   throw RequestError(Code::kInvalid, fmt::format("{}: {}", field, what), std::string(field));
@@ -78,23 +82,22 @@ std::vector<int32_t> TokenIds(std::string_view field, const json& value) {
 }
 
 void ReadPrompt(const json& value, ApiRequest* request) {
-  const json* one = &value;
-  if (value.is_array()) {
-    if (value.empty()) Refuse("prompt", "an empty list: give a text or token ids");
-    if (value[0].is_string() || value[0].is_array()) {
-      if (value.size() != 1) {
-        Refuse("prompt", fmt::format("a list of {}: one prompt a request", value.size()));
-      }
-      one = &value[0];
+  const auto add = [&](const json& one) {
+    if (one.is_string()) {
+      request->prompts.push_back({one.get<std::string>(), {}});
+    } else if (one.is_array() && !one.empty()) {
+      request->prompts.push_back({{}, TokenIds("prompt", one)});
+    } else {
+      Refuse("prompt", fmt::format("{} is neither a text nor a list of token ids", Describe(one)));
     }
+  };
+  const bool many = value.is_array() && !value.empty() && !value[0].is_number();
+  if (!many) return add(value);
+  if (value.size() > kMaxChoices) {
+    Refuse("prompt",
+           fmt::format("a list of {}: at most {} are allowed", value.size(), kMaxChoices));
   }
-  if (one->is_string()) {
-    request->prompt = one->get<std::string>();
-  } else if (one->is_array() && !one->empty()) {
-    request->prompt_tokens = TokenIds("prompt", *one);
-  } else {
-    Refuse("prompt", fmt::format("{} is neither a text nor a list of token ids", Describe(*one)));
-  }
+  for (const json& one : value) add(one);
 }
 
 void ReadStop(const json& value, ApiRequest* request) {
@@ -112,6 +115,105 @@ void ReadStop(const json& value, ApiRequest* request) {
     Refuse("stop", fmt::format("{} texts: at most {} are allowed", value.size(), kMaxStops));
   }
   for (const json& stop : value) add(stop);
+}
+
+void ReadStopTokens(const json& value, ApiRequest* request) {
+  if (!value.is_array() || value.size() > kMaxStopTokens) {
+    Refuse("stop_token_ids", fmt::format("not a list of at most {} token ids", kMaxStopTokens));
+  }
+  request->stop_tokens = TokenIds("stop_token_ids", value);
+}
+
+void ReadLogitBias(const json& value, ApiRequest* request) {
+  if (value.is_array() && value.empty()) return;
+  if (!value.is_object() || value.size() > kMaxBiases) {
+    Refuse("logit_bias", fmt::format("not an object of at most {} token ids", kMaxBiases));
+  }
+  for (const auto& [key, bias] : value.items()) {
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || id < 0) {
+      Refuse("logit_bias", fmt::format("{} is no token id", Quoted(key)));
+    }
+    request->sampling.logit_bias.emplace_back(
+        id, static_cast<float>(Real("logit_bias", bias, -100, 100)));
+  }
+}
+
+void ReadLogprobs(const json& value, ApiRequest* request) {
+  if (request->route == ApiRoute::kChat) {
+    if (Switch("logprobs", value)) request->logprobs = 0;
+  } else if (value != false) {
+    request->logprobs = static_cast<uint32_t>(Count("logprobs", value, kMaxTopLogprobs));
+  }
+}
+
+// Read after logprobs, which it refines.
+void ReadTopLogprobs(const json& value, ApiRequest* request) {
+  const uint64_t n = Count("top_logprobs", value, kMaxTopLogprobs);
+  if (n > 0 && !request->logprobs) Refuse("top_logprobs", "needs \"logprobs\": true");
+  if (n > 0) request->logprobs = static_cast<uint32_t>(n);
+}
+
+void ReadVariables(const json& value, ApiRequest* request) {
+  if (!value.is_object() || value.size() > kMaxVariables) {
+    Refuse("chat_template_kwargs",
+           fmt::format("not an object of at most {} scalars", kMaxVariables));
+  }
+  for (const auto& [name, scalar] : value.items()) {
+    TemplateScalar read;
+    if (scalar.is_boolean()) {
+      read = scalar.get<bool>();
+    } else if (scalar.is_number_integer() &&
+               (!scalar.is_number_unsigned() || scalar.get<uint64_t>() <= uint64_t{INT64_MAX})) {
+      read = scalar.get<int64_t>();
+    } else if (scalar.is_number()) {
+      read = scalar.get<double>();
+    } else {
+      read = Text("chat_template_kwargs", scalar);
+    }
+    request->variables.emplace_back(name, std::move(read));
+  }
+}
+
+// Fields inside an object: those with a reader are taken, the rest is treated as `unknown` says.
+enum class Unknown : uint8_t { kIgnore, kRefuse };
+struct InnerField {
+  std::string_view name;
+  void (*read)(std::string_view field, const json& value, ApiRequest* request);
+};
+void ReadObject(std::string_view field, const json& value, std::span<const InnerField> known,
+                Unknown unknown, ApiRequest* request) {
+  if (!value.is_object()) Refuse(field, fmt::format("{} is no object", Describe(value)));
+  for (const auto& [key, inner] : value.items()) {
+    const std::string name = fmt::format("{}.{}", field, key);
+    const auto found = std::find_if(known.begin(), known.end(),
+                                    [&](const InnerField& f) { return f.name == key; });
+    if (inner.is_null()) continue;
+    if (found != known.end()) {
+      found->read(name, inner, request);
+    } else if (unknown == Unknown::kRefuse) {
+      Refuse(name, fmt::format("{} cannot be honoured here; leave it out", Describe(inner)));
+    } else {
+      request->ignored.push_back(name);
+    }
+  }
+}
+
+void ReadStreamOptions(const json& value, ApiRequest* request) {
+  constexpr InnerField kKnown[] = {
+      {"include_usage", [](std::string_view field, const json& v, ApiRequest* r) {
+         r->include_usage = Switch(field, v);
+       }}};
+  ReadObject("stream_options", value, kKnown, Unknown::kIgnore, request);
+}
+
+void ReadKv(const json& value, ApiRequest* request) {
+  constexpr InnerField kKnown[] = {
+      {"report", [](std::string_view field, const json& v, ApiRequest* r) {
+         r->kv_report = Switch(field, v);
+       }}};
+  ReadObject("kv", value, kKnown, Unknown::kRefuse, request);
 }
 
 constexpr uint8_t kChat = 1, kCompletions = 2, kBoth = 3;
@@ -176,15 +278,19 @@ constexpr Field kFields[] = {
     {"ignore_eos", kBoth,
      [](const json& v, ApiRequest* r) { r->ignore_eos = Switch("ignore_eos", v); }},
     {"stream", kBoth, [](const json& v, ApiRequest* r) { r->stream = Switch("stream", v); }},
-    {"n", kBoth, nullptr, "1"},
+    {"n", kBoth,
+     [](const json& v, ApiRequest* r) {
+       r->n = static_cast<uint32_t>(Count("n", v, kMaxN));
+       if (r->n == 0) Refuse("n", "0: at least one choice is made");
+     }},
     {"best_of", kBoth, nullptr, "1"},
-    {"echo", kCompletions, nullptr, "false"},
+    {"echo", kCompletions, [](const json& v, ApiRequest* r) { r->echo = Switch("echo", v); }},
     {"suffix", kCompletions, nullptr, "\"\""},
-    {"logprobs", kBoth, nullptr, "false"},
-    {"top_logprobs", kChat, nullptr, "0"},
+    {"logprobs", kBoth, ReadLogprobs},
+    {"top_logprobs", kChat, ReadTopLogprobs},
     {"prompt_logprobs", kBoth, nullptr, ""},
-    {"logit_bias", kBoth, nullptr, "{} []"},
-    {"stop_token_ids", kBoth, nullptr, "[]"},
+    {"logit_bias", kBoth, ReadLogitBias},
+    {"stop_token_ids", kBoth, ReadStopTokens},
     {"min_tokens", kBoth, nullptr, "0"},
     {"tools", kChat, nullptr, "[]"},
     {"tool_choice", kChat, nullptr, "\"none\" \"auto\""},
@@ -201,24 +307,34 @@ constexpr Field kFields[] = {
     {"modalities", kChat, nullptr, "[\"text\"]"},
     {"audio", kChat, nullptr, ""},
     {"prediction", kChat, nullptr, ""},
-    {"reasoning_effort", kChat, nullptr, ""},
+    {"reasoning_effort", kChat,
+     [](const json& v, ApiRequest* r) {
+       r->variables.emplace_back("reasoning_effort", Text("reasoning_effort", v));
+     }},
     {"chat_template", kChat, nullptr, ""},
-    {"chat_template_kwargs", kChat, nullptr, "{}"},
+    {"chat_template_kwargs", kChat, ReadVariables},
     {"add_generation_prompt", kChat, nullptr, "true"},
     {"continue_final_message", kChat, nullptr, "false"},
     {"lora", kBoth, nullptr, "[]"},
     {"alora", kBoth, nullptr, "{}"},
-    {"kv", kBoth, nullptr, "{}"},
+    {"kv", kBoth, ReadKv},
+    {"cache_salt", kBoth,
+     [](const json& v, ApiRequest* r) {
+       r->salt = Text("cache_salt", v);
+       if (r->salt.size() > kMaxSaltBytes) {
+         Refuse("cache_salt",
+                fmt::format("{} bytes: at most {} are allowed", r->salt.size(), kMaxSaltBytes));
+       }
+     }},
+    {"stream_options", kBoth, ReadStreamOptions},
     {"typical_p", kBoth, nullptr, "1 1.0"},
     {"mirostat", kBoth, nullptr, "0"},
     {"use_beam_search", kBoth, nullptr, "false"},
     // Nothing of an answer depends on these.
     {"user", kBoth, nullptr, "*"},
-    {"cache_salt", kBoth, nullptr, "*"},
     {"store", kBoth, nullptr, "*"},
     {"metadata", kBoth, nullptr, "*"},
     {"service_tier", kBoth, nullptr, "*"},
-    {"stream_options", kBoth, nullptr, "*"},
     {"parallel_tool_calls", kChat, nullptr, "*"},
 };
 
@@ -249,8 +365,34 @@ std::string_view ErrorType(Code code) {
       return "unsupported_error";
     case Code::kIo:
       return "internal_error";
+    case Code::kBusy:
+      return "rate_limit_error";
+    case Code::kUnavailable:
+      return "unavailable_error";
     default:
       return "invalid_request_error";
+  }
+}
+
+void CheckIds(std::string_view field, std::span<const int32_t> ids, uint32_t vocabulary) {
+  for (const int32_t id : ids) {
+    if (static_cast<uint32_t>(id) >= vocabulary) {
+      Refuse(field, fmt::format("token id {} is outside the vocabulary of {}", id, vocabulary));
+    }
+  }
+}
+
+// What no field shows alone.
+void CheckWhole(const ApiRequest& request, uint32_t vocabulary) {
+  if (request.n_choices() > kMaxChoices) {
+    Refuse("n", fmt::format("{} prompts with {} choices each: at most {} choices in all",
+                            request.n_prompts(), request.n, kMaxChoices));
+  }
+  if (request.echo && request.stream) Refuse("echo", "a stream has none; leave one of them out");
+  for (const ApiPrompt& prompt : request.prompts) CheckIds("prompt", prompt.tokens, vocabulary);
+  CheckIds("stop_token_ids", request.stop_tokens, vocabulary);
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    CheckIds("logit_bias", {&id, 1}, vocabulary);
   }
 }
 
@@ -306,42 +448,8 @@ ApiRequest ParseApiRequest(ApiRoute route, const json& body, const ApiDefaults& 
   const bool has_input = body.contains(route == ApiRoute::kChat ? "messages" : "prompt") &&
                          !body[route == ApiRoute::kChat ? "messages" : "prompt"].is_null();
   if (!has_input) Refuse(route == ApiRoute::kChat ? "messages" : "prompt", "missing");
+  CheckWhole(request, defaults.vocabulary);
   return request;
-}
-
-ordered_json TimingsJson(const Timings& t) {
-  const auto per_second = [](uint32_t n, double ms) { return ms > 0 ? n * 1000.0 / ms : 0.0; };
-  return {{"prompt_n", t.prompt_n},
-          {"prompt_ms", t.prompt_ms},
-          {"prompt_per_second", per_second(t.prompt_n, t.prompt_ms)},
-          {"predicted_n", t.predicted_n},
-          {"predicted_ms", t.predicted_ms},
-          {"predicted_per_second", per_second(t.predicted_n, t.predicted_ms)}};
-}
-
-ordered_json ApiResponse(ApiRoute route, const ApiEcho& echo, const Generation& generation) {
-  const bool chat = route == ApiRoute::kChat;
-  ordered_json choice = {{"index", 0}};
-  if (chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", generation.text}};
-  } else {
-    choice["text"] = generation.text;
-  }
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = generation.stop_reason == StopReason::kLength ? "length" : "stop";
-  const uint64_t completion = generation.tokens.size();
-  return {{"id", (chat ? "chatcmpl-" : "cmpl-") + echo.id},
-          {"object", chat ? "chat.completion" : "text_completion"},
-          {"created", echo.created_s},
-          {"model", echo.model},
-          {"choices", ordered_json::array({choice})},
-          {"usage",
-           {{"prompt_tokens", generation.prompt_tokens},
-            {"completion_tokens", completion},
-            {"total_tokens", generation.prompt_tokens + completion},
-            {"prompt_tokens_details", {{"cached_tokens", 0}}}}},
-          {"seed", generation.seed},
-          {"timings", TimingsJson(generation.timings)}};
 }
 
 ordered_json ApiErrorBody(const Error& error) {

@@ -18,6 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CHECK(route == ApiRoute::kChat ? !request.messages.empty() : request.messages.empty());
     CHECK(request.sampling.temperature >= 0 && request.sampling.temperature <= 2);
     CHECK(request.sampling.repeat_penalty > 0);
+    CHECK(request.n_choices() >= 1 && request.n_choices() <= kMaxChoices);
+    for (const auto& [id, bias] : request.sampling.logit_bias) CHECK(id >= 0);
     for (const std::string& stop : request.stop) CHECK(!stop.empty());
   } catch (const Error& error) {
     CHECK(!DumpJson(ApiErrorBody(error)).empty());

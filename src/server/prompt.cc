@@ -158,22 +158,37 @@ void PromptBuilder::CheckMessages(const std::vector<ChatMessage>& messages) cons
   }
 }
 
+// A variable's text becomes the template's own, where control tokens count.
+void PromptBuilder::CheckVariables(const TemplateVariables& variables) const {
+  if (!variables.empty() && !chat_template_) {
+    Fail(Code::kInvalid, "chat template: this model has none that could look at {}",
+         Quoted(variables[0].first));
+  }
+  for (const auto& [name, scalar] : variables) {
+    const auto* text = std::get_if<std::string>(&scalar);
+    if (text && HasControl(*text)) {
+      Fail(Code::kInvalid, "chat template: the variable {} holds a control token", Quoted(name));
+    }
+  }
+}
+
 std::string PromptBuilder::Render(const std::vector<ChatMessage>& messages,
-                                  bool add_generation_prompt) const {
+                                  bool add_generation_prompt,
+                                  const TemplateVariables& variables) const {
   CHECK(chat_template_ != nullptr);
-  return chat_template_->Render(messages, add_generation_prompt, bos_text_, eos_text_);
+  return chat_template_->Render(messages, add_generation_prompt, bos_text_, eos_text_, variables);
 }
 
 // The rendering with a marker in place of each content, cut at the markers.
 std::vector<PromptBuilder::Part> PromptBuilder::MarkedParts(
     const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-    const std::string& marker) const {
+    const TemplateVariables& variables, const std::string& marker) const {
   std::vector<ChatMessage> marked = messages;
   for (size_t i = 0; i < marked.size(); ++i) {
     // An empty content stays: templates ask for it.
     if (!marked[i].content.empty()) marked[i].content = fmt::format("{}{}E", marker, i);
   }
-  const std::string text = Render(marked, add_generation_prompt);
+  const std::string text = Render(marked, add_generation_prompt, variables);
   std::vector<Part> parts;
   size_t at = 0;
   for (size_t hit; (hit = text.find(marker, at)) != std::string::npos;) {
@@ -192,8 +207,10 @@ std::vector<PromptBuilder::Part> PromptBuilder::MarkedParts(
 }
 
 std::vector<PromptBuilder::Part> PromptBuilder::Parts(const std::vector<ChatMessage>& messages,
-                                                      bool add_generation_prompt) const {
+                                                      bool add_generation_prompt,
+                                                      const TemplateVariables& variables) const {
   CheckMessages(messages);
+  CheckVariables(variables);
   std::vector<Part> parts;
   if (!chat_template_) {
     for (size_t i = 0; i < messages.size(); ++i) {
@@ -202,12 +219,12 @@ std::vector<PromptBuilder::Part> PromptBuilder::Parts(const std::vector<ChatMess
     }
     return parts;
   }
-  const std::string text = Render(messages, add_generation_prompt);
+  const std::string text = Render(messages, add_generation_prompt, variables);
   std::string marker = "KvasirContent";
   for (int salt = 0; text.find(marker) != std::string::npos; ++salt) {
     marker = fmt::format("Kvasir{}Content", salt);
   }
-  parts = MarkedParts(messages, add_generation_prompt, marker);
+  parts = MarkedParts(messages, add_generation_prompt, variables, marker);
 
   // The same parts in the true rendering, where a template may have trimmed a content.
   const auto align = [&]() -> std::optional<std::vector<Part>> {
@@ -273,9 +290,10 @@ Prompt PromptBuilder::Encode(const std::vector<Part>& parts,
   return prompt;
 }
 
-Prompt PromptBuilder::Chat(const std::vector<ChatMessage>& messages,
-                           bool add_generation_prompt) const {
-  Prompt prompt = Encode(Parts(messages, add_generation_prompt), messages, /*continues=*/false);
+Prompt PromptBuilder::Chat(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                           const TemplateVariables& variables) const {
+  Prompt prompt =
+      Encode(Parts(messages, add_generation_prompt, variables), messages, /*continues=*/false);
   if (prompt.tokens.empty()) Fail(Code::kInvalid, "messages: no text: give at least one word");
   return prompt;
 }
@@ -283,7 +301,7 @@ Prompt PromptBuilder::Chat(const std::vector<ChatMessage>& messages,
 CutPrompt PromptBuilder::ChatCut(const std::vector<ChatMessage>& messages, size_t index,
                                  size_t offset) const {
   CHECK(index < messages.size() && offset <= messages[index].content.size());
-  std::vector<Part> head = Parts(messages, /*add_generation_prompt=*/true), tail;
+  std::vector<Part> head = Parts(messages, /*add_generation_prompt=*/true, {}), tail;
   auto at = std::find_if(head.rbegin(), head.rend(),
                          [&](const Part& part) { return part.message == static_cast<int>(index); });
   size_t end = 0;  // bytes of the part that belong to the head

@@ -50,14 +50,18 @@ class PromptBuilder {
   Prompt Plain(std::string_view text) const;
   CutPrompt PlainCut(std::string_view head, std::string_view tail) const;
 
-  // Errors: kInvalid (no message, a role that is no plain word, the template's own refusals).
-  Prompt Chat(const std::vector<ChatMessage>& messages, bool add_generation_prompt = true) const;
+  // Errors: kInvalid (no message, a role that is no plain word, variables without a template, the
+  // template's own refusals).
+  // `variables`: what the template may look at besides; texts in them hold no control tokens.
+  Prompt Chat(const std::vector<ChatMessage>& messages, bool add_generation_prompt = true,
+              const TemplateVariables& variables = {}) const;
   // Cut after the first `offset` bytes of the content of message `index`, which the template must
   // print. Errors: also kUnsupported when the template leaves no such place.
   CutPrompt ChatCut(const std::vector<ChatMessage>& messages, size_t index, size_t offset) const;
 
   // The text of the conversation as the template writes it.
-  std::string Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  std::string Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                     const TemplateVariables& variables = {}) const;
 
  private:
   // A stretch of rendered text from one source.
@@ -69,10 +73,12 @@ class PromptBuilder {
   class Encoder;
 
   void CheckMessages(const std::vector<ChatMessage>& messages) const;
-  std::vector<Part> Parts(const std::vector<ChatMessage>& messages,
-                          bool add_generation_prompt) const;
+  void CheckVariables(const TemplateVariables& variables) const;
+  std::vector<Part> Parts(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                          const TemplateVariables& variables) const;
   std::vector<Part> MarkedParts(const std::vector<ChatMessage>& messages,
-                                bool add_generation_prompt, const std::string& marker) const;
+                                bool add_generation_prompt, const TemplateVariables& variables,
+                                const std::string& marker) const;
   Prompt Encode(const std::vector<Part>& parts, const std::vector<ChatMessage>& messages,
                 bool continues) const;
   bool HasControl(std::string_view text) const { return control_.FindNext(text, 0).length > 0; }

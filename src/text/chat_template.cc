@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "format/quote.h"
 #include "text/jinja/parser.h"
 #include "text/jinja/renderer.h"
 
@@ -18,7 +20,8 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 
 std::string ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                  bool add_generation_prompt, std::string_view bos_token,
-                                 std::string_view eos_token) const {
+                                 std::string_view eos_token,
+                                 const TemplateVariables& variables) const {
   using jinja::Value;
   jinja::Limits limits;
   jinja::List list;
@@ -39,6 +42,12 @@ std::string ChatTemplate::Render(const std::vector<ChatMessage>& messages,
   context.Set("add_generation_prompt", Value::Of(add_generation_prompt));
   context.Set("bos_token", Value::Of(std::string(bos_token)));
   context.Set("eos_token", Value::Of(std::string(eos_token)));
+  for (const auto& [name, scalar] : variables) {
+    if (context.Find(name) != nullptr) {
+      Fail(Code::kInvalid, "chat template: the variable {} is not free to be set", Quoted(name));
+    }
+    context.Set(name, std::visit([](const auto& value) { return Value::Of(value); }, scalar));
+  }
   return jinja::Render(parsed_->body, context, limits);
 }
 

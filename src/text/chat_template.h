@@ -11,9 +11,12 @@
 // Threads  Immutable after construction.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace kvasir {
@@ -23,6 +26,10 @@ struct ChatMessage {
   std::string content;
 };
 
+// Further variables that a template may look at, such as enable_thinking.
+using TemplateScalar = std::variant<bool, int64_t, double, std::string>;
+using TemplateVariables = std::vector<std::pair<std::string, TemplateScalar>>;
+
 class ChatTemplate {
  public:
   // Errors: kCorrupt (syntax, with line), kUnsupported.
@@ -30,9 +37,11 @@ class ChatTemplate {
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
 
-  // Errors: kInvalid with the template's own words (raise_exception), or when a bound is passed.
+  // Errors: kInvalid with the template's own words (raise_exception), when a bound is passed, or
+  // when a variable has the name of one that every template gets.
   std::string Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                     std::string_view bos_token, std::string_view eos_token) const;
+                     std::string_view bos_token, std::string_view eos_token,
+                     const TemplateVariables& variables = {}) const;
 
  private:
   struct Parsed;
