@@ -175,20 +175,30 @@ def rows_of(args, results):
     return sorted(rows, key=lambda r: (r["prefix"], r["clients"], r["engine"] != "kvasir", r["engine"]))
 
 
+def marks(row, rows):
+    """* where requests failed, ~ where the answers' tokens differ from Kvasir's by more than a twentieth."""
+    own = next(r for r in rows if (r["clients"], r["prefix"], r["engine"]) == (row["clients"], row["prefix"], "kvasir"))
+    differs = abs(row["output_tokens"] - own["output_tokens"]) > own["output_tokens"] / 20
+    return ("*" if row["failed"] else "") + ("~" if differs else "")
+
+
 def table(rows):
     head = ["clients", "prefix", "engine", *[m[2] for m in MEASURES], "cached", *["x " + m[2].split()[0] for m in MEASURES]]
     lines = [head]
     for row in rows:
         cached = [share for share in row["cached_share"] if share is not None]
-        lines.append([str(row["clients"]), str(row["prefix"]), row["engine"] + ("*" if row["failed"] else ""),
+        lines.append([str(row["clients"]), str(row["prefix"]), row["engine"] + marks(row, rows),
                       *[f"{row['median_' + m[0]]:.1f}" for m in MEASURES],
                       f"{100 * statistics.median(cached):.0f} %" if cached else "?",
                       *[f"{r:.2f}" if (r := row["ratio_" + m[0]]) is not None else "" for m in MEASURES]])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    if any(row["failed"] for row in rows):
+    every = "".join(marks(row, rows) for row in rows)
+    if "*" in every:
         text.append("* some requests failed; they are in no number")
+    if "~" in every:
+        text.append("~ generated more or fewer tokens than Kvasir under the same load")
     return "\n".join(text)
 
 

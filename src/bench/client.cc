@@ -261,6 +261,7 @@ Record Client::Stream(const json& body, Clock::time_point run_start) const try {
   return record;
 } catch (const std::exception& error) {
   Record record;
+  record.start = Since(run_start);
   record.failure = "malformed";
   record.message = error.what();
   return record;
