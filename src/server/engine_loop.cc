@@ -121,6 +121,7 @@ void EngineLoop::Run() {
   while (Receive()) {
     const bool worked = engine_.Step();
     if (worked && metrics_) metrics_->StepDone(engine_.stats());
+    Deliver();
     if (!worked || Clock::now() - published_ >= kPublishEvery) Publish();
     std::unique_lock lock(mutex_);
     n_waiting_ = engine_.n_waiting();
@@ -169,6 +170,7 @@ bool EngineLoop::Receive() {
     const auto found = ids_.find(ticket);
     if (found != ids_.end()) engine_.Cancel(found->second);
   }
+  Deliver();
   if (drops > drops_done_) {  // written by this thread alone
     engine_.DropPrefixes();
     Publish();
@@ -213,14 +215,25 @@ void EngineLoop::Finish(Entry& entry, Generation generation) {
   {
     const std::lock_guard lock(mutex_);
     stopping = stopping_;
-    --n_active_;
   }
   if (cancelled && stopping) {
     generation.error =
         Error(Code::kUnavailable, "the server stopped before the answer was complete");
   }
   if (metrics_) metrics_->GenerationDone(generation, Seconds(Clock::now() - entry.submitted));
-  entry.events->Push({entry.choice, {}, {}, std::move(generation)});
+  finished_.emplace_back(entry.events,
+                         GenerationEvent{entry.choice, {}, {}, std::move(generation)});
+}
+
+void EngineLoop::Deliver() {
+  if (finished_.empty()) return;
+  if (engine_.n_running() == 0 && engine_.n_waiting() == 0) Publish();
+  {
+    const std::lock_guard lock(mutex_);
+    n_active_ -= finished_.size();
+  }
+  for (auto& [events, event] : finished_) events->Push(std::move(event));
+  finished_.clear();
 }
 
 void EngineLoop::Publish() {

@@ -111,6 +111,9 @@ class EngineLoop {
   void Start(Submission submission);
   void OnPiece(Entry& entry, const Piece& piece);
   void Finish(Entry& entry, Generation generation);
+  // Hands over the ends that the last step or inbox brought. When nothing is left to do, the
+  // snapshot is taken first: whoever has his answer sees its bytes given back.
+  void Deliver();
   void Publish();
 
   Engine& engine_;
@@ -131,6 +134,7 @@ class EngineLoop {
   // The loop's thread alone.
   std::unordered_map<Ticket, RequestId> ids_;
   Clock::time_point published_;
+  std::vector<std::pair<std::shared_ptr<EventQueue>, GenerationEvent>> finished_;
   std::thread thread_;
 };
 
