@@ -14,12 +14,13 @@ constexpr std::chrono::milliseconds kLookForClient{100};
 }  // namespace
 
 Answer::Answer(EngineLoop& loop, const Tokenizer& tokenizer, ApiRequest request, ApiEcho echo,
-               EngineRequests requests)
+               EngineRequests requests, std::chrono::milliseconds quiet)
     : loop_(loop),
       tokenizer_(tokenizer),
       request_(std::move(request)),
       echo_(std::move(echo)),
       format_(request_, echo_),
+      quiet_(quiet),
       prompts_(std::move(requests.prompts)),
       done_(requests.requests.size()),
       opened_(requests.requests.size()),
@@ -55,9 +56,9 @@ nlohmann::ordered_json Answer::Whole(const std::function<bool()>& gone) {
 }
 
 void Answer::AwaitFirst(const std::function<bool()>& gone) {
-  const auto deadline = std::chrono::steady_clock::now() + kQuiet;
+  const auto deadline = std::chrono::steady_clock::now() + quiet_;
   while (!first_ && std::chrono::steady_clock::now() < deadline) {
-    first_ = events_->Next(kLookForClient);
+    first_ = events_->Next(std::min(kLookForClient, quiet_));
     if (!first_ && gone && gone()) Fail(Code::kCancelled, "the client left before the answer");
   }
   if (first_ && first_->done && first_->done->error) throw *first_->done->error;
@@ -96,11 +97,11 @@ std::optional<Error> Answer::Stream(HttpStream& stream) {
   auto written = std::chrono::steady_clock::now();
   if (!first_ && !stream.Write(StreamFormat::kKeepAlive)) return std::nullopt;
   while (n_done_ < tickets_.size()) {
-    std::optional<GenerationEvent> event = Next(kLookForClient);
+    std::optional<GenerationEvent> event = Next(std::min(kLookForClient, quiet_));
     const auto now = std::chrono::steady_clock::now();
     if (!event) {
       if (stream.gone()) return std::nullopt;
-      if (now - written < kQuiet) continue;
+      if (now - written < quiet_) continue;
       if (!stream.Write(StreamFormat::kKeepAlive)) return std::nullopt;
     } else if (event->done && event->done->error) {
       const Error error = *event->done->error;

@@ -3,7 +3,7 @@
 //
 // Invariants  A call that ends, however it ends, leaves nothing of itself in the engine.
 //             The status code is decided before the first byte: a stream begins with the first
-//             event of the engine, or after kQuiet without one.
+//             event of the engine, or after `quiet` without one.
 // Threads     One connection thread.
 #pragma once
 
@@ -26,12 +26,12 @@ namespace kvasir {
 
 class Answer {
  public:
-  // The longest silence of a stream.
+  // Proxies close connections that are silent for much longer.
   static constexpr std::chrono::seconds kQuiet{15};
 
-  // Submits. Errors: EngineLoop::Submit's.
+  // Submits. `quiet`: the longest silence of a stream. Errors: EngineLoop::Submit's.
   Answer(EngineLoop& loop, const Tokenizer& tokenizer, ApiRequest request, ApiEcho echo,
-         EngineRequests requests);
+         EngineRequests requests, std::chrono::milliseconds quiet = kQuiet);
   ~Answer();  // cancels what has not ended
   Answer(const Answer&) = delete;
   Answer& operator=(const Answer&) = delete;
@@ -56,6 +56,7 @@ class Answer {
   const ApiRequest request_;
   const ApiEcho echo_;
   const StreamFormat format_;
+  const std::chrono::milliseconds quiet_;
   std::vector<Prompt> prompts_;
   std::shared_ptr<EventQueue> events_ = std::make_shared<EventQueue>();
   std::vector<EngineLoop::Ticket> tickets_;
