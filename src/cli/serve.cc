@@ -181,7 +181,7 @@ void ServeVerb(const Arguments& args) {
             .raw = raw,
             .chat = chat,
             .defaults = {pattern.sampling, pattern.max_tokens, pattern.stop, pattern.ignore_eos,
-                         session.model().config().vocab_size},
+                         static_cast<uint32_t>(opened.NeedTokenizer().vocab_size())},
             .context = engine.context(),
             .pins = policy && policy->pins(),
             .policy = policy_spec,

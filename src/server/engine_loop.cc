@@ -119,13 +119,16 @@ EngineSnapshot EngineLoop::snapshot() const {
 
 void EngineLoop::Run() {
   while (Receive()) {
-    const bool worked = engine_.Step();
-    if (worked && metrics_) metrics_->StepDone(engine_.stats());
+    const uint64_t n_steps = engine_.stats().n_steps;
+    engine_.Step();
+    const EngineStats stats = engine_.stats();
+    const bool passed = stats.n_steps != n_steps;  // a step may also end or refuse somebody alone
+    if (passed && metrics_) metrics_->StepDone(stats);
     Deliver();
-    if (!worked || Clock::now() - published_ >= kPublishEvery) Publish();
+    if (!passed || Clock::now() - published_ >= kPublishEvery) Publish();
     std::unique_lock lock(mutex_);
     n_waiting_ = engine_.n_waiting();
-    if (worked) continue;
+    if (passed) continue;
     const auto called = [&] {
       return stopping_ || !inbox_.empty() || !cancels_.empty() || drops_asked_ > drops_done_;
     };

@@ -231,6 +231,22 @@ TEST(ChatTemplateTest, AllowsLongConversations) {
   }
 }
 
+TEST(ChatTemplateTest, SeesTheVariablesOfARequest) {
+  const ChatTemplate chat(
+      "{% if thinking is defined %}{{ thinking }}{% endif %}|{{ depth }}|{{ scale }}|{{ style }}");
+  EXPECT_EQ(chat.Render({{"user", "x"}}, true, "", ""), "|||");
+  EXPECT_EQ(
+      chat.Render({{"user", "x"}}, true, "", "",
+                  {{"thinking", false}, {"depth", int64_t{3}}, {"scale", 0.5}, {"style", "s"}}),
+      "False|3|0.5|s");
+  for (const char* name : {"messages", "tools", "add_generation_prompt", "bos_token"}) {
+    const Outcome outcome =
+        Try([&] { return chat.Render({{"user", "x"}}, true, "", "", {{name, true}}); });
+    EXPECT_EQ(outcome.code, Code::kInvalid) << name;
+    EXPECT_NE(outcome.error.find(name), std::string::npos) << outcome.error;
+  }
+}
+
 TEST(ChatTemplateTest, ReadsMostTemplatesThatPeopleUse) {
   const std::string folder = TestDataPath("tokenizers/chat-templates");
   if (folder.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/chat-templates";

@@ -20,7 +20,10 @@ std::unique_ptr<Tokenizer> Tokenizer::FromGguf(const Metadata& metadata) {
 bool Tokenizer::IsEnd(TokenId id) const { return std::ranges::binary_search(ends_, id); }
 
 std::string StreamDecoder::Push(TokenId id) {
-  pending_ += tokenizer_.Decode({&id, 1}, /*special=*/false, at_start_);
+  // A model may have more tokens than its vocabulary has texts for; those say nothing.
+  if (id >= 0 && static_cast<size_t>(id) < tokenizer_.vocab_size()) {
+    pending_ += tokenizer_.Decode({&id, 1}, /*special=*/false, at_start_);
+  }
   // What Decode does for a whole list: the space after an opening BOS goes too.
   at_start_ = first_ && id == tokenizer_.bos();
   first_ = false;

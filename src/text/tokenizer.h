@@ -70,7 +70,7 @@ class StreamDecoder {
   // `at_start`: the first id opens a text (its prefix space is dropped).
   explicit StreamDecoder(const Tokenizer& tokenizer, bool at_start = false)
       : tokenizer_(tokenizer), at_start_(at_start) {}
-  // Text that became whole with this id; may be empty.
+  // Text that became whole with this id; may be empty, and is for an id outside the vocabulary.
   std::string Push(TokenId id);
   // Whole text so far.
   const std::string& text() const { return text_; }

@@ -405,6 +405,15 @@ TEST(StreamDecoderTest, HoldsBackCharactersUntilTheyAreWhole) {
   EXPECT_EQ(decoder.text(), "a\u00e9\U0001F600!");
 }
 
+TEST(StreamDecoderTest, PassesOverIdsWithoutText) {
+  const auto tokenizer = ByteTokens();
+  StreamDecoder decoder(*tokenizer);
+  EXPECT_EQ(decoder.Push(3 + 'a'), "a");
+  EXPECT_EQ(decoder.Push(static_cast<TokenId>(tokenizer->vocab_size())), "");
+  EXPECT_EQ(decoder.Push(-1), "");
+  EXPECT_EQ(decoder.Push(3 + 'b'), "b");
+}
+
 TEST(StreamDecoderTest, GivesUpOnBytesThatCanNoLongerBecomeACharacter) {
   const auto tokenizer = ByteTokens();
   StreamDecoder decoder(*tokenizer);
