@@ -174,6 +174,10 @@ class Stories(ServedTest):
         one = self.answer("/v1/completions", body(echo=True, logprobs=1, max_tokens=1))["choices"][0]
         self.assertEqual(len(one["logprobs"]["tokens"]), len(loss["tokens"]) + 1)
         self.assertTrue(one["text"].startswith(PROMPT) and len(one["text"]) > len(PROMPT))
+        # A harness strips the last token, also where the text could end.
+        end = self.answer("/v1/completions", body(echo=True, logprobs=1, max_tokens=1, logit_bias={"2": 100}))["choices"][0]
+        self.assertEqual(len(end["logprobs"]["tokens"]), len(loss["tokens"]) + 1)
+        self.assertEqual(end["text"], PROMPT)
 
     def test_top_logprobs_hold_the_token_itself(self):
         answer = self.answer("/v1/completions", body(logprobs=3, temperature=1, seed=2))

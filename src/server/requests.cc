@@ -42,7 +42,10 @@ EngineRequests RequestBuilder::Build(const ApiRequest& body) const {
       r.sampling.seed = seed + j;
       r.stop = body.stop;
       r.stop_tokens = body.stop_tokens;
-      r.ignore_eos = body.ignore_eos;
+      // Harnesses that score a text ask for one token after it and strip the last of the list, so
+      // it has to be there, also when it would end the text.
+      const bool scores = body.echo && body.logprobs && body.max_tokens == 1u;
+      r.ignore_eos = body.ignore_eos || scores;
       r.logprobs = body.logprobs;
       if (body.echo) r.prompt_logprobs = body.logprobs;
       r.salt = body.salt;
