@@ -375,47 +375,67 @@ class Stop(ProcessTest):
                 self.assertTrue(raw.endswith("data: [DONE]\n\n"))
                 self.assertEqual(server.process.wait(30), 0)
 
+
+@needs_smollm2
+class StopInTheMiddle(ProcessTest):
+    """With a model that takes its time."""
+
     def long_server(self, *flags):
-        return Server("-m", STORIES, "--kv-memory", "64MiB", "-np", 64, "-t", 1, *flags)
+        return Server("-m", SMOLLM2, "--kv-memory", "512MiB", *flags)
 
     def many(self, server):
-        """A stream that takes some seconds."""
-        return server.send("POST", "/v1/completions", {**self.ASK, "prompt": [PROMPT] * 8, "n": 8, "temperature": 1, "stream": True})
+        """A stream that takes half a minute."""
+        return server.send("POST", "/v1/completions", {"prompt": [PROMPT] * 4, "n": 4, "max_tokens": 400, "temperature": 1,
+                                                       "ignore_eos": True, "stream": True})
 
     def test_the_drain_refuses_what_is_new_and_ends_the_rest_with_an_error(self):
-        with self.long_server("--drain-timeout", "300ms") as server:
+        with self.long_server("--drain-timeout", "2s") as server:
             connection, response = self.many(server)
             response.read(20)
             server.process.terminate()
-            end = time.monotonic() + 10
-            status = health = 200
-            while 200 in (status, health) and time.monotonic() < end:
-                try:
-                    health, _, document = server.get("/health")
-                    status, _, refused = server.post("/v1/completions", {"prompt": "x", "max_tokens": 1})
-                except (ConnectionError, OSError):
-                    break
-            if server.process.poll() is None and health == 503:
-                self.assertEqual(document["status"], "draining")
+            end = time.monotonic() + 1.5
+            while server.get("/health")[0] == 200 and time.monotonic() < end:
+                time.sleep(0.01)
+            status, _, document = server.get("/health")
+            self.assertEqual((status, document["status"]), (503, "draining"))
+            status, headers, refused = server.post("/v1/completions", {"prompt": "x", "max_tokens": 1})
+            self.assertEqual((status, refused["error"]["type"]), (503, "unavailable_error"))
+            self.assertIsNotNone(headers["Retry-After"])
             raw = response.read().decode()
             connection.close()
-            if "[DONE]" not in raw:
-                self.assertIn('data: {"error":', raw)
-                self.assertIn("unavailable", raw)
+            self.assertNotIn("[DONE]", raw)
+            last = raw.strip().split("\n\n")[-1]
+            self.assertTrue(last.startswith('data: {"error":'), last)
             self.assertEqual(server.process.wait(30), 0)
 
     def test_a_second_signal_does_not_wait(self):
-        with self.long_server("--drain-timeout", "60s") as server:
-            connection, response = self.many(server)
-            response.read(20)
-            begin = time.monotonic()
-            server.process.terminate()
-            time.sleep(0.1)
-            server.process.terminate()
-            response.read()
-            connection.close()
-            self.assertEqual(server.process.wait(30), 0)
-            self.assertLess(time.monotonic() - begin, 10)
+        for reads in (True, False):
+            with self.long_server("--drain-timeout", "60s") as server:
+                connection, response = self.many(server)
+                response.read(20)
+                begin = time.monotonic()
+                server.process.terminate()
+                time.sleep(0.3)
+                self.assertIsNone(server.process.poll())
+                server.process.terminate()
+                if reads:
+                    self.assertIn('data: {"error":', response.read().decode())
+                self.assertEqual(server.process.wait(30), 0)
+                self.assertLess(time.monotonic() - begin, 10)
+                connection.close()
+
+    def test_a_client_that_leaves_frees_its_bytes(self):
+        with self.long_server() as server:
+            for stream in (True, False):
+                connection = server.connect()
+                connection.request("POST", "/v1/completions", json.dumps(
+                    {"prompt": [PROMPT] * 4, "n": 4, "max_tokens": 400, "ignore_eos": True, "stream": stream}))
+                while server.get("/v1/kv")[2]["running"] == 0:
+                    time.sleep(0.01)
+                connection.close()
+                kv = server.idle(seconds=5)
+                self.assertEqual(kv["bytes"], kv["snapshot_bytes"])
+                self.assertEqual(kv["sequences"], [])
 
 
 @needs_smollm2

@@ -27,6 +27,8 @@ namespace kvasir {
 namespace {
 
 constexpr size_t kMaxKeyBytes = 1024;
+// What clients have to take their last bytes once nobody wants to wait.
+constexpr unsigned kLastSeconds = 2;
 
 // Signals become bytes in a pipe, which the main thread reads. From here on the first SIGTERM or
 // SIGINT asks for a drain, the second one for the end.
@@ -42,6 +44,15 @@ class SignalPipe {
       errno = saved;
     };
     for (const int signal : {SIGTERM, SIGINT}) ::sigaction(signal, &action, nullptr);
+  }
+
+  // From here on any signal, and in `seconds` (0: never) the clock, ends the process at once: all
+  // that is left is to see last bytes out.
+  void EndOnNext(unsigned seconds) {
+    for (const int signal : {SIGTERM, SIGINT, SIGALRM}) {
+      std::signal(signal, [](int) { ::_exit(0); });
+    }
+    if (seconds > 0) ::alarm(seconds);
   }
 
   // Whether a signal came within `ms` (-1: however long it takes).
@@ -135,8 +146,9 @@ MetricsInfo MetricsInfoFrom(const Session& session, const std::string& name) {
           .routes = ApiServer::Paths()};
 }
 
-// Waits for a signal, lets what runs come to its end, and cuts off what takes too long.
-void RunUntilSignal(SignalPipe& signals, EngineLoop& loop, double drain_seconds) {
+// Waits for a signal, lets what runs come to its end, and cuts off what takes too long. Says
+// whether a second signal came.
+bool RunUntilSignal(SignalPipe& signals, EngineLoop& loop, double drain_seconds) {
   while (!signals.Wait(-1)) {
   }
   loop.BeginDrain();
@@ -144,10 +156,12 @@ void RunUntilSignal(SignalPipe& signals, EngineLoop& loop, double drain_seconds)
                    loop.n_active(), drain_seconds));
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::duration<double>(drain_seconds);
-  while (loop.n_active() > 0 && std::chrono::steady_clock::now() < deadline) {
-    if (signals.Wait(20)) break;
+  bool again = false;
+  while (!again && loop.n_active() > 0 && std::chrono::steady_clock::now() < deadline) {
+    again = signals.Wait(20);
   }
   loop.Stop();
+  return again;
 }
 
 }  // namespace
@@ -196,7 +210,8 @@ void ServeVerb(const Arguments& args) {
                   .c_str());
   std::fflush(stdout);
 
-  RunUntilSignal(signals, loop, drain_seconds);
+  const bool again = RunUntilSignal(signals, loop, drain_seconds);
+  signals.EndOnNext(again ? kLastSeconds : 0);
   http.Stop();
 }
 
