@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 
 scripts/install-deps.sh test clang
 cmake --preset tsan >/dev/null
-cmake --build build-tsan --target base_test kernels_test kv_test policy_test engine_test
-ctest --test-dir build-tsan --output-on-failure -R '^(base|kernels|kv|policy|engine)\.' "$@"
+cmake --build build-tsan --target base_test kernels_test kv_test policy_test engine_test server_test
+ctest --test-dir build-tsan --output-on-failure -R '^(base|kernels|kv|policy|engine|server)\.' "$@"

@@ -211,6 +211,18 @@ TEST(CutPrompt, AfterAnAnswerIsWhatTheNextTurnAdds) {
             "<|close|>\n<|open|>user\nthree<|close|>\n<|open|>assistant\n");
 }
 
+TEST(Prompt, GivesVariablesToTheTemplateButNoControlTokens) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template("{{ mood }}{{ messages[0]['content'] }}");
+  const PromptBuilder builder(tokenizer, &chat_template);
+  const Messages messages = {{"user", "text"}};
+  EXPECT_EQ(Text(tokenizer, builder.Chat(messages, true, {{"mood", "calm "}}).tokens), "calm text");
+  EXPECT_THROW(builder.Chat(messages, true, {{"mood", "<|close|>"}}), Error);
+  EXPECT_THROW(builder.Chat(messages, true, {{"messages", "x"}}), Error);
+  const PromptBuilder without(tokenizer, nullptr);
+  EXPECT_THROW(without.Chat(messages, true, {{"mood", "calm"}}), Error);
+}
+
 TEST(CutPrompt, RefusesATemplateThatHidesThePlace) {
   const ByteTokenizer tokenizer;
   const ChatTemplate chat_template(kRewritingTemplate);
