@@ -157,7 +157,7 @@ bool Engine::Step() {
   const auto start = std::chrono::steady_clock::now();
   bool ended = AdmitWaiting();
   ended |= RoomForAll();
-  if (running_.empty()) return ended || !waiting_.empty();
+  if (running_.empty()) return ended;  // then nobody waits, or the next step lets them in
 
   // Rows of the pass: one for everybody who generates, then prompts, oldest first.
   const uint32_t most_rows = std::min(options_.step_tokens, model_.max_rows());

@@ -11,8 +11,6 @@ namespace kvasir {
 namespace {
 
 constexpr std::chrono::milliseconds kPublishEvery{20};
-// How long the thread sleeps when requests wait that it cannot help: their deadlines must pass.
-constexpr std::chrono::milliseconds kLookAgain{10};
 
 double Seconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double>(d).count();
@@ -120,7 +118,7 @@ EngineSnapshot EngineLoop::snapshot() const {
 void EngineLoop::Run() {
   while (Receive()) {
     const uint64_t n_steps = engine_.stats().n_steps;
-    engine_.Step();
+    const bool more = engine_.Step();
     const EngineStats stats = engine_.stats();
     const bool passed = stats.n_steps != n_steps;  // a step may also end or refuse somebody alone
     if (passed && metrics_) metrics_->StepDone(stats);
@@ -128,15 +126,10 @@ void EngineLoop::Run() {
     if (!passed || Clock::now() - published_ >= kPublishEvery) Publish();
     std::unique_lock lock(mutex_);
     n_waiting_ = engine_.n_waiting();
-    if (passed) continue;
-    const auto called = [&] {
+    if (more) continue;
+    work_.wait(lock, [&] {
       return stopping_ || !inbox_.empty() || !cancels_.empty() || drops_asked_ > drops_done_;
-    };
-    if (n_waiting_ == 0) {
-      work_.wait(lock, called);
-    } else {
-      work_.wait_for(lock, kLookAgain, called);
-    }
+    });
   }
   Publish();
   const std::lock_guard lock(mutex_);
