@@ -97,7 +97,8 @@ TEST_F(AnswerTest, StreamsWhatTheWholeAnswerSays) {
     const nlohmann::json choice = ParseJson(line.substr(6), "chunk")["choices"][0];
     texts[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
   }
-  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(texts[i], whole["choices"][i]["text"]);
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(texts[i], whole["choices"][i]["text"].get<std::string>());
   EXPECT_NE(texts[0], texts[1]);
 }
 
