@@ -78,8 +78,8 @@ function(kvasir_room name)
       target_link_libraries(${name}_test PRIVATE ${name} ${ROOM_LIBS} ${ROOM_TEST_LIBS} GTest::gmock
                                                  GTest::gtest_main)
       target_compile_definitions(${name}_test PRIVATE KVASIR_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-      if(KVASIR_SANITIZE AND NOT name STREQUAL kernels)
-        # Half the time to compile; only the oracles of the kernels compute enough to miss it.
+      if(KVASIR_SANITIZE AND NOT name MATCHES "^(kernels|kv)$")
+        # Half the time to compile; only the oracles of these two compute enough to miss it.
         target_compile_options(${name}_test PRIVATE -O0)
       endif()
       gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST

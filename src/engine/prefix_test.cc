@@ -312,6 +312,7 @@ INSTANTIATE_TEST_SUITE_P(Policies, Parking,
 class PrefixStress : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
+  size_t cached = 0;
   for (const uint64_t budget : {1 << 20, 192 << 10, 96 << 10}) {
     EngineOptions options = Options(GetParam(), 32);
     options.kv_memory = budget;
@@ -339,7 +340,8 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
     for (int round = 0; round < 120; ++round) {
       Tokens prompt = prompts[below(prompts.size())];
       prompt.resize(1 + below(prompt.size()));
-      prompt = Joined(std::move(prompt), Count(1 + below(40), static_cast<int32_t>(1 + below(9))));
+      const size_t more = 1 + below(40);  // one after the other: compilers differ in their order
+      prompt = Joined(std::move(prompt), Count(more, static_cast<int32_t>(1 + below(9))));
       if (prompt.size() > 220) prompt.resize(220);
       if (prompts.size() < 30) prompts.push_back(prompt);
       Asked a{std::move(prompt), rng(), static_cast<uint32_t>(1 + below(30)), 0, {}, nullptr};
@@ -353,7 +355,7 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
       ASSERT_LE(bench.engine().ledger().bytes_reserved, budget);
     }
     bench.engine().RunUntilIdle();
-    size_t cached = 0, whole = 0;
+    size_t whole = 0;
     for (const Asked& a : asked) {
       ASSERT_TRUE(a.result->has_value());
       const Generation& got = **a.result;
@@ -364,9 +366,9 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
       EXPECT_EQ(got.tokens, Bench(cold_options).Ask(make(a)).tokens);
     }
     EXPECT_GT(whole, 60u);
-    EXPECT_GT(cached, 0u);
     bench.ExpectEmptyWithoutPrefixes();
   }
+  EXPECT_GT(cached, 10u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, PrefixStress,
