@@ -83,13 +83,6 @@ void Engine::SetLimits(Sequence& sequence) const {
   sequence.max_new = static_cast<uint32_t>(low);
 }
 
-const Demand& Engine::Droppable() const {
-  if (!droppable_) {
-    droppable_ = prefixes_ ? store_.HeldOnlyBy(prefixes_->sets()) : Demand{};
-  }
-  return *droppable_;
-}
-
 bool Engine::Resume(Sequence& s) {
   const Demand more = Beyond(DemandFor(s, s.last_position()), s.state->granted);
   if (more.planes().empty()) return true;
@@ -144,7 +137,6 @@ bool Engine::Admit(Sequence& s) {
     const Prefix prefix = FindPrefix(s);
     if (!(prefix.lanes && Begin(s, prefix)) && !Begin(s, {})) return false;
   }
-  droppable_.reset();
   if (policy_ && policy_->pins() && !r.pinned.empty()) {
     Plan plan;
     for (const PositionSpan& span : r.pinned) plan.protects.push_back({span.first, span.second});

@@ -307,7 +307,6 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
     }
   }
   s.state.reset();
-  droppable_.reset();
   if (s.request.on_done) s.request.on_done(std::move(g));
 }
 
@@ -332,7 +331,7 @@ EngineStats Engine::stats() const {
   if (prefixes_) {
     stats.n_snapshots = prefixes_->size();
     stats.snapshots_dropped = prefixes_->n_dropped();
-    stats.snapshot_bytes = Droppable().bytes();
+    stats.snapshot_bytes = store_.HeldByFrozen().bytes();
   }
   return stats;
 }

@@ -210,7 +210,6 @@ class Engine {
   // Attempts something that `demand` must fit for, and drops snapshots until it succeeds.
   template <typename F>
   bool WithRoom(const Demand& demand, const Snapshot* keep, F&& attempt);
-  const Demand& Droppable() const;
 
   // prefixes.cc
   Prefix FindPrefix(const Sequence& sequence);
@@ -243,9 +242,8 @@ class Engine {
   LaneShape shape_;
   std::unique_ptr<Policy> policy_;
   Store store_;
-  std::unique_ptr<PrefixIndex> prefixes_;    // null: nothing is kept
-  uint32_t prefix_interval_ = 0;             // a multiple of the policy's block
-  mutable std::optional<Demand> droppable_;  // of the snapshots alone; none: to be counted
+  std::unique_ptr<PrefixIndex> prefixes_;  // null: nothing is kept
+  uint32_t prefix_interval_ = 0;           // a multiple of the policy's block
   EngineStats stats_;
   Plan plan_;  // reused
   std::deque<std::unique_ptr<Sequence>> waiting_;

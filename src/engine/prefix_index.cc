@@ -96,10 +96,4 @@ bool PrefixIndex::DropLeastUseful(const Snapshot* keep) {
 
 void PrefixIndex::Clear() { snapshots_.clear(); }
 
-std::vector<const LaneSet*> PrefixIndex::sets() const {
-  std::vector<const LaneSet*> sets;
-  for (const Snapshot& snapshot : snapshots_) sets.push_back(&*snapshot.state.lanes);
-  return sets;
-}
-
 }  // namespace kvasir

@@ -65,7 +65,6 @@ class PrefixIndex {
 
   size_t size() const { return snapshots_.size(); }
   uint64_t n_dropped() const { return n_dropped_; }  // to make room
-  std::vector<const LaneSet*> sets() const;
 
  private:
   const uint32_t grain_;

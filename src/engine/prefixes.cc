@@ -77,7 +77,6 @@ void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
   snapshot.salt = s.request.salt;
   snapshot.pinned = s.request.pinned;
   prefixes_->Add(std::move(snapshot));
-  droppable_.reset();
 }
 
 // After a pass whose plan has been committed. A policy that drops leaves nothing of earlier states,
@@ -111,12 +110,10 @@ void Engine::PublishEnd(Sequence& s) {
   snapshot.salt = s.request.salt;
   snapshot.pinned = s.request.pinned;
   prefixes_->Add(std::move(snapshot));
-  droppable_.reset();
 }
 
 void Engine::DropPrefixes() {
   if (prefixes_) prefixes_->Clear();
-  droppable_.reset();
 }
 
 }  // namespace kvasir

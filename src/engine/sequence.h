@@ -68,9 +68,8 @@ template <typename F>
 bool Engine::WithRoom(const Demand& demand, const Snapshot* keep, F&& attempt) {
   if (attempt()) return true;
   // Nothing is dropped in vain.
-  if (!prefixes_ || !store_.Fits(demand, Droppable())) return false;
+  if (!prefixes_ || !store_.Fits(demand, store_.HeldByFrozen())) return false;
   while (prefixes_->DropLeastUseful(keep)) {
-    droppable_.reset();
     if (attempt()) return true;
   }
   return false;

@@ -44,6 +44,7 @@ void Store::Commit(LaneSetHandle& handle, const Plan& plan) {
   std::vector<size_t> lanes;
   for (const DropOp& op : plan.drops) {
     if (op.indices.empty()) continue;
+    CHECK_MSG(!set.lent_, "the lane set gave its pages away and cannot lose entries");
     const bool all = op.head == kAllHeads;
     const uint32_t begin = all ? 0 : static_cast<uint32_t>(op.head);
     const uint32_t end = all ? set.shape_.n_kv_heads : begin + 1;

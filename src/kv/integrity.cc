@@ -10,6 +10,7 @@ namespace kvasir {
 void Store::CheckIntegrity() const {
   pool_.CheckIntegrity();
   std::map<uint32_t, uint32_t> references;  // plane index -> found in lanes
+  std::map<uint32_t, bool> live;            // plane index -> found in a set that is not frozen
   for (const LaneSet* set : sets_) {
     CHECK(!set->appending_);
     CHECK(set->frozen_ == (set->reservation_ == kNoReservation));
@@ -20,24 +21,21 @@ void Store::CheckIntegrity() const {
     for (size_t i = 0; i < set->lanes_.size(); ++i) {
       CheckLane(*set, i);
       CheckViews(*set, i);
-      for (const std::vector<PageRef>* pages : {&set->lanes_[i].body, &set->lanes_[i].tail}) {
-        for (const PageRef& page : *pages) {
-          page.ForEachPlane([&](PlaneId id) { ++references[id.index]; });
-        }
-      }
     }
+    set->ForEachPlane([&](PlaneId id) {
+      ++references[id.index];
+      live[id.index] |= !set->frozen_;
+    });
   }
   CHECK(references.size() == pool_.n_planes());
   for (const LaneSet* set : sets_) {
-    for (const Lane& lane : set->lanes_) {
-      for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
-        for (const PageRef& page : *pages) {
-          page.ForEachPlane(
-              [&](PlaneId id) { CHECK(pool_.References(id) == references[id.index]); });
-        }
-      }
-    }
+    set->ForEachPlane([&](PlaneId id) { CHECK(pool_.References(id) == references[id.index]); });
   }
+  uint64_t n_resting = 0;
+  const Demand resting = pool_.resting();
+  for (const auto& [bytes, n] : resting.planes()) n_resting += n;
+  for (const auto& [index, is_live] : live) n_resting -= !is_live;
+  CHECK(n_resting == 0);
 }
 
 void Store::CheckPage(const LaneSet& set, const PageRef& page) const {

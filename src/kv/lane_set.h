@@ -85,6 +85,14 @@ class LaneSet {
   uint64_t dropped() const { return dropped_; }
   bool frozen() const { return frozen_; }
   bool IsProtected(uint32_t position) const;
+  // Calls f for every plane that its lanes refer to.
+  template <typename F>
+  void ForEachPlane(F&& f) const {
+    for (const Lane& lane : lanes_) {
+      for (const PageRef& page : lane.body) page.ForEachPlane(f);
+      for (const PageRef& page : lane.tail) page.ForEachPlane(f);
+    }
+  }
 
  private:
   friend class Store;

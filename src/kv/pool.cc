@@ -64,6 +64,7 @@ class Pool::IndexSet {
 struct Pool::Plane {
   uint32_t slab = 0, slot = 0;
   uint32_t references = 0;  // 0: not in use
+  uint32_t resting = 0;     // of these
   uint32_t generation = 0;
   uint32_t tag = 0;  // of the owner
   PlaneUse use = PlaneUse::kF32;
@@ -81,6 +82,7 @@ struct Pool::SizeClass {
   uint64_t granted = 0;  // to reservations, and shared planes
   uint64_t shared = 0;   // planes without an owner
   uint64_t taken = 0;
+  uint64_t resting = 0;  // planes with resting references alone
   uint64_t slabs = 0;
   IndexSet open;  // slabs with a free slot
   bool CanFreeSlab() const { return slabs > DivideUp(taken, per_slab); }
@@ -292,6 +294,7 @@ PlaneId Pool::Take(ReservationId id, size_t plane_bytes, PlaneUse use) {
   free_planes_.pop_back();
   Plane& plane = planes_[index];
   plane.references = 1;
+  plane.resting = 0;
   plane.tag = reservation.tag;
   plane.use = use;
 
@@ -381,7 +384,22 @@ const Pool::Plane& Pool::Get(PlaneId id) const {
 
 void Pool::AddReference(PlaneId id) {
   Get(id);
-  ++planes_[id.index].references;
+  Plane& plane = planes_[id.index];
+  if (plane.references == plane.resting) --sizes_.at(Bytes(id)).resting;
+  ++plane.references;
+}
+
+void Pool::Rest(PlaneId id) {
+  Get(id);
+  Plane& plane = planes_[id.index];
+  CHECK(plane.resting < plane.references);
+  if (++plane.resting == plane.references) ++sizes_.at(Bytes(id)).resting;
+}
+
+Demand Pool::resting() const {
+  Demand demand;
+  for (const auto& [bytes, size] : sizes_) demand.Add(bytes, size.resting);
+  return demand;
 }
 
 void Pool::Drop(PlaneId id, ReservationId by) {
@@ -390,7 +408,17 @@ void Pool::Drop(PlaneId id, ReservationId by) {
   const size_t bytes = slabs_[plane.slab].plane_bytes;
   const ReservationId owner = Owner(id);
   SizeClass& size = sizes_.at(bytes);
-  if (--plane.references > 0) {
+  const bool rested = plane.resting == plane.references;
+  if (by == kNoReservation) {
+    CHECK(plane.resting > 0);
+    --plane.resting;
+  }
+  --plane.references;
+  CHECK(plane.resting <= plane.references);
+  const bool rests = plane.references > 0 && plane.resting == plane.references;
+  if (rested && !rests) --size.resting;
+  if (rests && !rested) ++size.resting;
+  if (plane.references > 0) {
     if (owner == kNoReservation || owner != by) return;
     Reservation::Count& count = reservations_.at(owner).counts.at(bytes);
     --count.taken;
@@ -440,7 +468,6 @@ uint8_t* Pool::Address(PlaneId id) {
   return const_cast<uint8_t*>(static_cast<const Pool*>(this)->Address(id));
 }
 
-size_t Pool::n_indices() const { return planes_.size(); }
 uint64_t Pool::n_planes() const { return planes_.size() - free_planes_.size(); }
 
 uint64_t Pool::committed_bytes() const {
@@ -477,7 +504,7 @@ void Pool::CheckIntegrity() const {
 // Every plane sits in the slot that names it, every slot is free or names a plane in use.
 void Pool::CheckSlabs() const {
   uint64_t taken = 0;
-  std::map<size_t, uint64_t> slabs_of, taken_of;
+  std::map<size_t, uint64_t> slabs_of, taken_of, resting_of;
   for (uint32_t i = 0; i < slabs_.size(); ++i) {
     const Slab& slab = slabs_[i];
     CHECK(free_slabs_->Contains(i) == (slab.plane_bytes == 0));
@@ -492,6 +519,8 @@ void Pool::CheckSlabs() const {
       if (index == kNoPlane) continue;
       const Plane& plane = planes_[index];
       CHECK(plane.references > 0 && plane.slab == i && plane.slot == slot);
+      CHECK(plane.resting <= plane.references);
+      resting_of[slab.plane_bytes] += plane.resting == plane.references;
     }
     ++slabs_of[slab.plane_bytes];
     taken_of[slab.plane_bytes] += slab.used();
@@ -501,6 +530,7 @@ void Pool::CheckSlabs() const {
   for (const uint32_t index : free_planes_) CHECK(planes_[index].references == 0);
   for (const auto& [bytes, size] : sizes_) {
     CHECK(size.slabs == slabs_of[bytes] && size.taken == taken_of[bytes]);
+    CHECK(size.resting == resting_of[bytes]);
   }
 }
 

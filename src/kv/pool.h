@@ -99,8 +99,10 @@ class Pool {
   // A plane with one reference. CHECKs that the reservation has one left.
   PlaneId Take(ReservationId id, size_t plane_bytes, PlaneUse use);
   void AddReference(PlaneId id);
+  // Turns one reference into a resting one: of somebody who has no reservation any more.
+  void Rest(PlaneId id);
   // Drops one reference; the last one frees the plane. `by`: the reservation of the lane set that
-  // lets go; a plane it took that others still refer to becomes shared.
+  // lets go; a plane it took that others still refer to becomes shared. None: a resting reference.
   void Drop(PlaneId id, ReservationId by);
   uint32_t References(PlaneId id) const;
   ReservationId Owner(PlaneId id) const;  // kNoReservation: shared
@@ -116,7 +118,7 @@ class Pool {
   uint64_t budget_bytes() const { return budget_bytes_; }
   uint64_t slab_bytes() const { return slab_bytes_; }
   uint64_t n_planes() const;                 // taken
-  size_t n_indices() const;                  // every PlaneId::index is below
+  Demand resting() const;                    // planes with resting references alone
   uint64_t bytes() const { return bytes_; }  // planes taken
   uint64_t bytes_peak() const { return bytes_peak_; }
   uint64_t bytes(PlaneUse use) const { return bytes_by_use_[static_cast<size_t>(use)]; }

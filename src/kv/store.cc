@@ -96,13 +96,7 @@ LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
   set->protected_ = parent.protected_;
   set->next_position_ = set->fork_position_ = parent.next_position_;
   set->dropped_ = parent.dropped_;
-  for (const Lane& lane : set->lanes_) {
-    for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
-      for (const PageRef& page : *pages) {
-        page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
-      }
-    }
-  }
+  set->ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
   return Adopt(std::move(set));
 }
 
@@ -151,6 +145,7 @@ bool Store::Extend(LaneSetHandle& handle, const Demand& more) {
 
 void Store::Freeze(LaneSetHandle& handle) {
   LaneSet& set = Changeable(handle);
+  set.ForEachPlane([&](PlaneId id) { pool_.Rest(id); });
   // The planes stay, as shared ones: forks need no room for them.
   pool_.End(std::exchange(set.reservation_, kNoReservation));
   set.frozen_ = true;
@@ -164,13 +159,7 @@ LaneSet& Store::Changeable(LaneSetHandle& handle) const {
 }
 
 void Store::Release(LaneSet& set) {
-  for (const Lane& lane : set.lanes_) {
-    for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
-      for (const PageRef& page : *pages) {
-        page.ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
-      }
-    }
-  }
+  set.ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
   if (set.reservation_ != kNoReservation) pool_.End(set.reservation_);
   sets_.erase(std::find(sets_.begin(), sets_.end(), &set));
 }
@@ -210,27 +199,6 @@ LaneView Store::View(const LaneSet& set, uint32_t layer, uint32_t head) const {
     cache.valid = n_pages;
   }
   return {cache.pages.data(), static_cast<uint32_t>(n_pages), lane.n_entries, set.shape_.head_dim};
-}
-
-Demand Store::HeldOnlyBy(const std::vector<const LaneSet*>& sets) const {
-  std::vector<uint32_t> references(pool_.n_indices(), 0);
-  Demand demand;
-  const auto count = [&](PlaneId id) {
-    if (++references[id.index] < pool_.References(id)) return;
-    if (pool_.Use(id) == PlaneUse::kPositions) {
-      demand.AddPositions(1);
-    } else {
-      demand.Add(pool_.Bytes(id), 1);
-    }
-  };
-  for (const LaneSet* set : sets) {
-    for (const Lane& lane : set->lanes_) {
-      for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
-        for (const PageRef& page : *pages) page.ForEachPlane(count);
-      }
-    }
-  }
-  return demand;
 }
 
 Ledger Store::ledger() const {

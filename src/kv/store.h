@@ -115,8 +115,8 @@ class Store {
   LaneSetHandle Fork(LaneSetHandle& parent, const Demand& own);
   // The same with the parent's first `position` positions alone. CHECKs that it has dropped
   // nothing. The page that the cut falls into is copied; nothing that a plan protected is taken
-  // over. A live parent that never packs needs no room beside what it shares; it can be cut again,
-  // but not forked whole until it is frozen.
+  // over. A live parent that never packs needs no room beside what it shares; from then on it can
+  // be cut again, but neither lose entries nor be forked whole until it is frozen.
   LaneSetHandle ForkAt(LaneSetHandle& parent, uint32_t position, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
@@ -130,8 +130,8 @@ class Store {
 
   // What a fork of `parent` with this demand needs room for.
   Demand ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const;
-  // Planes that would be free if these lane sets were given back.
-  Demand HeldOnlyBy(const std::vector<const LaneSet*>& sets) const;
+  // Planes that nobody but frozen lane sets refers to.
+  Demand HeldByFrozen() const { return pool_.resting(); }
   // Whether `demand` fits now; when `less` of what is taken were given back.
   bool Fits(const Demand& demand, const Demand& less = {}) const {
     return pool_.Fits(demand, less);

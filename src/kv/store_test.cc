@@ -617,6 +617,18 @@ TEST_F(StoreDeathTest, ProtectedEntriesAreNeverDropped) {
   EXPECT_DEATH(store.Commit(set, both), "position 0 is protected");
 }
 
+TEST_F(StoreDeathTest, WhoGaveItsPagesAwayNeitherDropsNorIsForkedWhole) {
+  Store store(4 * kMiB, kernels_, nullptr);
+  LaneSetHandle set = Create(store, {.tokens = 200});
+  AppendRows(store, set, 100);
+  const Demand own = ForkDemand(kSmall, 80, 10, {.tokens = 90});
+  ASSERT_TRUE(store.ForkAt(set, 80, own));
+  EXPECT_DEATH(store.Commit(set, Drop(0, 0, {1})), "gave its pages away");
+  EXPECT_DEATH(store.Fork(set, own), "no room for copies");
+  store.Freeze(set);
+  EXPECT_TRUE(store.Fork(set, own));
+}
+
 TEST_F(StoreDeathTest, FrozenSetsAndOpenCursorsRefuseChanges) {
   Store store(kMiB, kernels_, nullptr);
   const LaneShape shape = {.n_layers = 2, .n_kv_heads = 1, .head_dim = 8};
