@@ -204,8 +204,16 @@ bool Engine::AdmitWaiting() {
   return refused;
 }
 
-Engine::Room Engine::MakeRoom(Sequence& s) {
-  if (s.end() <= s.granted_end) return Room::kThere;
+std::unique_ptr<Engine::Sequence> Engine::TakeRunning(const Sequence& s) {
+  const auto it = std::find_if(running_.begin(), running_.end(),
+                               [&s](const auto& other) { return other.get() == &s; });
+  std::unique_ptr<Sequence> sequence = std::move(*it);
+  running_.erase(it);
+  return sequence;
+}
+
+bool Engine::MakeRoom(Sequence& s) {
+  if (s.end() <= s.granted_end) return true;
   const uint32_t granted_end = std::min(s.last_position(), s.end() + kPageEntries - 1);
   const Demand more = Beyond(DemandFor(s, granted_end), s.state->granted);
   while (!more.planes().empty() &&
@@ -215,20 +223,17 @@ Engine::Room Engine::MakeRoom(Sequence& s) {
     for (const auto& other : running_) {
       if (!other->resumed && (!youngest || other->id > youngest->id)) youngest = other.get();
     }
-    if (!youngest || (youngest == &s && running_.size() == 1)) return Room::kNone;
+    if (!youngest || (youngest == &s && running_.size() == 1)) return false;
     Park(*youngest);
-    if (youngest == &s) return Room::kParked;
+    if (youngest == &s) return true;
   }
   s.state->granted.Add(more);
   s.granted_end = granted_end;
-  return Room::kThere;
+  return true;
 }
 
 void Engine::Park(Sequence& s) {
-  const auto it = std::find_if(running_.begin(), running_.end(),
-                               [&s](const auto& other) { return other.get() == &s; });
-  std::unique_ptr<Sequence> sequence = std::move(*it);
-  running_.erase(it);
+  std::unique_ptr<Sequence> sequence = TakeRunning(s);
   PublishEnd(s);  // until somebody needs the bytes
   s.state.reset();
   s.prefix = 0;

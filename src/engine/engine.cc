@@ -51,9 +51,8 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
   policy_ =
       MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
   if (options.prefix_interval > 0) {
-    const uint32_t block = policy_ ? policy_->block() : 1;
-    prefixes_ = std::make_unique<PrefixIndex>(block);
-    prefix_interval_ = RoundUp(options.prefix_interval, block);
+    prefixes_ = std::make_unique<PrefixIndex>(block());
+    prefix_interval_ = RoundUp(options.prefix_interval, block());
   }
 }
 
@@ -143,11 +142,8 @@ bool Engine::RoomForAll() {
             [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
   std::vector<std::unique_ptr<Sequence>> without;
   for (Sequence* s : oldest_first) {
-    if (!s->state || MakeRoom(*s) != Room::kNone) continue;  // no state: it was parked meanwhile
-    const auto it = std::find_if(running_.begin(), running_.end(),
-                                 [s](const auto& other) { return other.get() == s; });
-    without.push_back(std::move(*it));
-    running_.erase(it);
+    if (!s->state || MakeRoom(*s)) continue;  // no state: it was parked meanwhile
+    without.push_back(TakeRunning(*s));
   }
   for (auto& sequence : without) Finish(std::move(sequence), StopReason::kLength, "KV budget");
   return !without.empty();

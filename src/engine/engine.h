@@ -203,15 +203,17 @@ class Engine {
   // Says whether it had to refuse somebody.
   bool AdmitWaiting();
   std::unique_ptr<Sequence> TakeWaiting(size_t index);
+  std::unique_ptr<Sequence> TakeRunning(const Sequence& sequence);
   // Makes sure that the tokens known have room; parks others, or the sequence itself, if need be.
-  enum class Room : uint8_t { kThere, kParked, kNone };
-  Room MakeRoom(Sequence& sequence);
+  // False when there is none although nobody is left to be parked.
+  bool MakeRoom(Sequence& sequence);
   void Park(Sequence& sequence);
   // Attempts something that `demand` must fit for, and drops snapshots until it succeeds.
   template <typename F>
   bool WithRoom(const Demand& demand, const Snapshot* keep, F&& attempt);
 
   // prefixes.cc
+  uint32_t block() const { return policy_ ? policy_->block() : 1; }  // prefixes end at multiples
   Prefix FindPrefix(const Sequence& sequence);
   // Whether somebody is reading what this one begins with.
   bool WaitsForPrefix(Sequence& sequence);

@@ -28,7 +28,7 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   for (const auto& other : running_) {
     if (!other->publishes || other->request.salt != s.request.salt) continue;
     if (other->state->lanes->dropped() > 0) continue;
-    const uint32_t length = UsableCut(other->state->tokens, query, policy_ ? policy_->block() : 1);
+    const uint32_t length = UsableCut(other->state->tokens, query, block());
     if (length > best.length) best = {.lanes = &other->state->lanes, .length = length, .cut = true};
   }
   return best;
@@ -36,17 +36,16 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
 
 bool Engine::WaitsForPrefix(Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return false;
-  const uint32_t block = policy_ ? policy_->block() : 1;
   uint32_t coming = 0;
   for (const auto& other : running_) {
     if (!other->publishes || !other->in_prompt() || other->request.salt != s.request.salt) continue;
     const std::span<const int32_t> prompt(other->known.data(), other->prompt_end);
-    const uint32_t common = UsableCut(prompt, s.query(), block);
+    const uint32_t common = UsableCut(prompt, s.query(), block());
     uint32_t point = common;
     // One that drops can be shared where it publishes: at its last block, and at intervals.
     const uint64_t cap = GrowthFor(other->prompt_end, 0).cap;
     if (cap > 0 && other->prompt_end > cap) {
-      const uint32_t last = other->prompt_end - other->prompt_end % block;
+      const uint32_t last = other->prompt_end - other->prompt_end % block();
       point = common >= last ? last : common - common % prefix_interval_;
     }
     if (point > other->position()) coming = std::max(coming, point);
@@ -83,20 +82,19 @@ void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
 // so its state is published while it stands at a block that others are likely to share: the last
 // one of the prompt, those at the end of what the caller pinned, and some in between.
 void Engine::PublishBlock(Sequence& s) {
-  const uint32_t at = s.position(), block = policy_->block();
-  if (policy_->traits().sharing != Sharing::kGrid || at > s.prompt_end || at % block != 0) return;
+  const uint32_t at = s.position();
+  if (policy_->traits().sharing != Sharing::kGrid || at > s.prompt_end || at % block() != 0) return;
   if (s.state->lanes->dropped() == 0) return;
-  bool likely = at + block > s.prompt_end;
+  bool likely = at + block() > s.prompt_end;
   for (const PositionSpan& span : s.request.pinned) {
-    likely |= span.second >= at && span.second < at + block;
+    likely |= span.second >= at && span.second < at + block();
   }
   if (likely || at % prefix_interval_ == 0) PublishLanes(s, at, likely);
 }
 
 // Before the first plan that drops anything: what came before its block can still be cut anywhere.
 void Engine::PublishUndropped(Sequence& s) {
-  const uint32_t block = policy_->block();
-  const uint32_t end = (s.position() - 1) / block * block;
+  const uint32_t end = (s.position() - 1) / block() * block();
   if (end > 0) PublishLanes(s, end, true);
 }
 
