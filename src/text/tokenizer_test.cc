@@ -182,7 +182,7 @@ TEST(ByteBpeTest, DropsBytesThatHaveNoToken) {
 
 TEST(ByteBpeTest, EncodesAMegabyteOfOneLetterAndOfSpaces) {
   const auto goldens = ReadGoldens("tokenizer_goldens.json");
-  for (const std::string pre : {"smollm", "qwen2"}) {
+  for (const std::string pre : {"gpt-2", "smollm", "qwen2"}) {
     const auto tokenizer = Tokenizer::FromGguf(TinyBpeMetadata(goldens, pre));
     for (const char c : {'a', ' '}) {
       const std::string text(1 << 20, c);
