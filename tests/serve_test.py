@@ -389,11 +389,11 @@ class StopInTheMiddle(ProcessTest):
                                                        "ignore_eos": True, "stream": True})
 
     def test_the_drain_refuses_what_is_new_and_ends_the_rest_with_an_error(self):
-        with self.long_server("--drain-timeout", "2s") as server:
+        with self.long_server("--drain-timeout", "4s") as server:
             connection, response = self.many(server)
             response.read(20)
             server.process.terminate()
-            end = time.monotonic() + 1.5
+            end = time.monotonic() + 3
             while server.get("/health")[0] == 200 and time.monotonic() < end:
                 time.sleep(0.01)
             status, _, document = server.get("/health")

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -17,15 +18,20 @@ using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// A model that takes some time for each pass, once it is told to.
+// A model whose passes take some time, or wait, once it is told so.
 class SlowModel : public testing::TinyModel {
  public:
   SlowModel() : TinyModel(64, 4096) {}
   void Forward(std::span<const Segment> segments, const LogitsSink& sink) override {
+    ++n_passes;
     std::this_thread::sleep_for(pass.load());
+    for (int i = 0; held && i < 10'000; ++i)  // a test that failed ends too
+      std::this_thread::sleep_for(1ms);
     TinyModel::Forward(segments, sink);
   }
   std::atomic<std::chrono::milliseconds> pass = 0ms;
+  std::atomic<bool> held = false;
+  std::atomic<int> n_passes = 0;
 };
 
 // Keeps what is written, and leaves after `max_writes`.
@@ -36,10 +42,12 @@ class Client : public HttpStream {
     if (gone()) return false;
     text.append(bytes);
     ++n_writes_;
+    if (on_write) on_write(n_writes_);
     return true;
   }
   bool gone() const override { return n_writes_ >= max_writes_; }
   std::string text;
+  std::function<void(size_t n_writes)> on_write;
 
  private:
   size_t max_writes_, n_writes_ = 0;
@@ -103,10 +111,11 @@ TEST_F(AnswerTest, StreamsWhatTheWholeAnswerSays) {
 }
 
 TEST_F(AnswerTest, IsNeverSilentForLong) {
-  model_.pass = 60ms;
+  model_.held = true;
   const auto answer = Ask(R"(,"max_tokens":2,"stream":true)", 10ms);
   answer->AwaitFirst({});
   Client client;
+  client.on_write = [&](size_t n_writes) { model_.held = n_writes < 2; };
   EXPECT_FALSE(answer->Stream(client).has_value());
   EXPECT_THAT(client.text, StartsWith(": \n\n"));
   EXPECT_THAT(client.text, HasSubstr(": \n\n: \n\n"));
@@ -114,9 +123,16 @@ TEST_F(AnswerTest, IsNeverSilentForLong) {
 }
 
 TEST_F(AnswerTest, RefusesBeforeTheFirstByte) {
-  model_.pass = 20ms;
-  const auto answer = Ask(R"(,"max_tokens":4000,"stream":true)");
+  model_.held = true;
+  const auto running = Ask(R"(,"max_tokens":4000,"stream":true)");
+  while (model_.n_passes == 0) std::this_thread::sleep_for(1ms);
+  const auto answer = Ask(R"(,"max_tokens":4000,"stream":true)");  // waits for the pass to end
+  std::thread open([&] {
+    while (!loop_->draining()) std::this_thread::sleep_for(1ms);
+    model_.held = false;
+  });
   loop_->Stop();
+  open.join();
   EXPECT_THROW(answer->AwaitFirst({}), Error);
   EXPECT_THROW(Ask(R"(,"stream":true)"), Error);
 }
@@ -125,13 +141,11 @@ TEST_F(AnswerTest, TellsAnErrorThatComesLater) {
   model_.pass = 5ms;
   const auto answer = Ask(R"(,"max_tokens":4000,"stream":true)");
   answer->AwaitFirst({});
-  std::thread stop([&] {
-    std::this_thread::sleep_for(30ms);
-    loop_->Stop();
-  });
   Client client;
+  client.on_write = [&](size_t n_writes) {
+    if (n_writes == 3) loop_->Stop();
+  };
   const std::optional<Error> error = answer->Stream(client);
-  stop.join();
   ASSERT_TRUE(error.has_value());
   EXPECT_EQ(error->code(), Code::kUnavailable);
   EXPECT_THAT(client.text, HasSubstr("data: {\"error\":"));

@@ -244,7 +244,7 @@ TEST_F(EngineLoopTest, EndsTheRestWithAnErrorWhenItStops) {
   for (int i = 0; i < 6; ++i) loop.Submit(One(Of({1}, 4000)), events, false);
   model_.AwaitPass();
   std::thread opener([&] {
-    std::this_thread::sleep_for(20ms);
+    while (!loop.draining()) std::this_thread::sleep_for(1ms);
     model_.Open(true);
   });
   loop.Stop();
