@@ -38,6 +38,12 @@ struct Tile {
 
   uint32_t first() const { return job->first_position + row; }
   uint32_t last() const { return first() + (n - 1); }
+  // The lowest position that row r sees.
+  uint32_t lowest(uint32_t r) const {
+    const uint64_t end = uint64_t{first()} + r + 1;
+    return job->window == 0 || end <= job->window ? 0 : static_cast<uint32_t>(end - job->window);
+  }
+  LaneCursor Entries() const { return {job->lane, shift, lowest(0), last()}; }
   // Rows with their heads; head g of row r is at r * group + g.
   size_t heads() const { return size_t{n} * job->group; }
 };
@@ -188,7 +194,7 @@ class TilePass {
     }
     kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
     const uint64_t* visible = a_.visible;
-    if (segment.last() <= tile_.first()) {
+    if (SeenByAll(segment)) {
       if (segment.bits == ~uint64_t{0}) {
         visible = nullptr;
       } else {
@@ -202,8 +208,14 @@ class TilePass {
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
   }
 
+  bool SeenByAll(const EntryRun& segment) const {
+    return segment.last() <= tile_.first() && segment.first() >= tile_.lowest(tile_.n - 1);
+  }
+
   uint64_t Visible(const EntryRun& segment, uint32_t row) const {
-    return SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
+    const uint64_t bits =
+        SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
+    return bits & ~SlotsBelow(*segment.page, bits, tile_.lowest(row));
   }
 
   void Weigh(float* scores, size_t slots) {
@@ -211,8 +223,8 @@ class TilePass {
   }
 
   // Adds the weighted rows of V. Rows that see less than the whole segment go in small blocks: what
-  // all of a block see at once, then each row's rest; never a later entry with weight 0, whose V
-  // might not be finite.
+  // all of a block see at once, before and after it what each row sees alone; never an entry with
+  // weight 0, whose V might not be finite.
   void Sum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
     const PageView& page = *segment.page;
     CHECK(page.v != nullptr);
@@ -230,16 +242,21 @@ class TilePass {
                                    plane, dim_, begin, end, segment.bits, next,
                                    records + row * group * record_ + kLanes, record_);
     };
-    if (segment.last() <= tile_.first()) return add(0, tile_.n, 0, kPageEntries);
+    if (SeenByAll(segment)) return add(0, tile_.n, 0, kPageEntries);
     const uint32_t block = std::max(1u, kExpandFrom / group);
     for (uint32_t first = 0; first < tile_.n; first += block) {
       const uint32_t n = std::min(block, tile_.n - first);
+      const auto begin = [&](uint32_t row) {
+        return static_cast<uint32_t>(std::countr_zero(Visible(segment, row)));
+      };
       const auto end = [&](uint32_t row) {
         return 64u - static_cast<uint32_t>(std::countl_zero(Visible(segment, row)));
       };
-      const uint32_t common = end(first);
-      add(first, n, 0, common);
-      for (uint32_t r = first + 1; r < first + n; ++r) add(r, 1, common, end(r));
+      const uint32_t common_end = end(first);
+      const uint32_t common = std::min(begin(first + n - 1), common_end);
+      for (uint32_t r = first; r < first + n; ++r) add(r, 1, begin(r), std::min(common, end(r)));
+      add(first, n, common, common_end);
+      for (uint32_t r = first; r < first + n; ++r) add(r, 1, std::max(begin(r), common_end), end(r));
     }
   }
 
@@ -336,7 +353,10 @@ void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32
       const uint64_t heads = std::clamp<uint64_t>(fitting, kExpandFrom, kTileRows);
       rows = std::min(rows, std::max<uint64_t>(1, heads / job.group));
       tiles.push_back({&job, row, static_cast<uint32_t>(rows), shift});
-      work.push_back(rows * job.group * (uint64_t{job.lane.n_entries} + kPageEntries));
+      const uint64_t seen =
+          job.window == 0 ? job.lane.n_entries
+                          : std::min<uint64_t>(job.lane.n_entries, job.window + rows - 1);
+      work.push_back(rows * job.group * (seen + kPageEntries));
       row += static_cast<uint32_t>(rows);
     }
   }
@@ -346,7 +366,7 @@ void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32
 void AttentionScratch::Plan::Split(uint32_t tile, float* records) {
   const Tile& t = tiles[tile];
   SplitTile split = {parts.size(), 0, records};
-  LaneCursor cursor(t.job->lane, t.shift, t.last());
+  LaneCursor cursor = t.Entries();
   LaneCursor ahead = cursor;
   uint64_t part = std::numeric_limits<uint64_t>::max();
   for (EntryRun segment; ahead.Next(&segment); cursor = ahead) {
@@ -416,7 +436,7 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
     TilePass pass(kernels.planes, tile, arena);
     if (task.n_parts == 0) {
       pass.Clear(arena.state);
-      LaneCursor cursor(tile.job->lane, tile.shift, tile.last());
+      LaneCursor cursor = tile.Entries();
       while (pass.Part(&cursor, arena.part)) pass.Merge(arena.state, arena.part);
       pass.Finish(arena.state);
       return;

@@ -6,8 +6,8 @@
 //     part i covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
 //   - A score is one FMA chain over ascending channels of (q * scale * log2 e) and K, in f32.
 //   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and
-//     the weighted rows of V are added entry after entry in ascending position. Dead, hidden and
-//     later entries are skipped. An empty part is skipped.
+//     the weighted rows of V are added entry after entry in ascending position. Entries that are
+//     dead, hidden, later or behind the window are skipped. An empty part is skipped.
 //   - Parts are merged in ascending order.
 // Threads split by lanes, tiles of query rows and parts; none of it changes a result. A row that
 // sees no entry yields zeros. Entries without keys (V-only pages) have no score and are skipped.
@@ -38,7 +38,9 @@ struct AttentionJob {
   uint32_t rows = 0;
   uint32_t group = 1;           // query heads that share this KV head
   uint32_t first_position = 0;  // row r sits at position first_position + r
-  float scale = 1;              // 1 / sqrt(head_dim)
+  // A row at position p sees positions above p - window only; 0: all up to its own.
+  uint32_t window = 0;
+  float scale = 1;  // 1 / sqrt(head_dim)
 };
 
 // Binary logarithm of the width of the parts that a query at `position` sums by.

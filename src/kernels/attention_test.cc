@@ -142,11 +142,16 @@ class Lane {
 // Query rows of one job and where their output goes.
 struct Queries {
   size_t dim;
-  uint32_t rows, group, first;
+  uint32_t rows, group, first, window;
   std::vector<float> q;
 
-  Queries(size_t dim, uint32_t rows, uint32_t group, uint32_t first)
-      : dim(dim), rows(rows), group(group), first(first), q(Random(rows * stride(), 99)) {}
+  Queries(size_t dim, uint32_t rows, uint32_t group, uint32_t first, uint32_t window = 0)
+      : dim(dim),
+        rows(rows),
+        group(group),
+        first(first),
+        window(window),
+        q(Random(rows * stride(), 99)) {}
   size_t stride() const { return group * dim + 3; }
 
   AttentionJob Job(const LaneView& lane, uint32_t row, uint32_t n, std::vector<float>* out) const {
@@ -159,6 +164,7 @@ struct Queries {
     job.rows = n;
     job.group = group;
     job.first_position = first + row;
+    job.window = window;
     job.scale = 1 / std::sqrt(static_cast<float>(dim));
     return job;
   }
@@ -284,6 +290,43 @@ TEST_P(AttentionTest, ARowHasTheSameBitsAloneAndInAnyBlock) {
                 << "group " << group << " rows " << n << " row " << row + r;
           }
         }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, AWindowHidesWhatLiesBehindIt) {
+  const Entries dense(40, Range(0, 700), 31), sparse(40, Sparse(600, 0, 4, 32), 33);
+  const Lane aligned(kernels(), dense, Layout::kAligned, Codec::kF16, Codec::kQ8);
+  const Lane holes(kernels(), sparse, Layout::kHoles, Codec::kF32, Codec::kF32);
+  for (const uint32_t window : {1u, 2u, 7u, 64u, 100u, 513u, 5000u}) {
+    for (const uint32_t rows : {1u, 90u}) {
+      EXPECT_LT(Error(aligned.view(), Queries(40, rows, 3, 600, window)), 1e-11) << window;
+      EXPECT_LT(Error(holes.view(), Queries(40, rows, 2, 2000, window)), 1e-11) << window;
+    }
+  }
+}
+
+TEST_P(AttentionTest, ARowBehindAWindowHasTheSameBitsAnywhere) {
+  const Entries entries(64, Range(0, 600), 34);
+  for (const uint32_t window : {3u, 30u, 65u, 200u, 530u}) {
+    const Queries queries(64, 70, 3, 530, window);
+    const Lane lane(kernels(), entries, Layout::kAligned, Codec::kF16, Codec::kF16);
+    const Lane packed(kernels(), entries, Layout::kPacked, Codec::kF16, Codec::kF16);
+    const std::vector<float> all = Attend(lane.view(), queries);
+    EXPECT_TRUE(SameBits(Attend(packed.view(), queries), all)) << window;
+    EXPECT_TRUE(SameBits(Attend(packed.view(), queries, 0, 70, 3), all)) << window;
+    for (uint32_t r = 0; r < 70; ++r) {
+      // Alone, and where what it does not see is really gone.
+      const uint32_t own = 530 + r, lowest = own + 1 - std::min(window, own + 1);
+      Entries seen(64, Range(lowest, own + 1), 1);
+      std::copy_n(&entries.k[lowest * 64], seen.k.size(), seen.k.begin());
+      std::copy_n(&entries.v[lowest * 64], seen.v.size(), seen.v.begin());
+      const Lane rest(kernels(), seen, Layout::kHoles, Codec::kF16, Codec::kF16);
+      for (const LaneView& view : {lane.view(), rest.view()}) {
+        const std::vector<float> got = Attend(view, queries, r, 1);
+        ASSERT_EQ(0, std::memcmp(got.data(), &all[r * queries.stride()], 3 * 64 * sizeof(float)))
+            << window << " " << r;
       }
     }
   }

@@ -8,7 +8,7 @@
 
 namespace kvasir {
 
-// Live entries of one page that belong to one part and are not later than the last row of the tile.
+// Live entries of one page that belong to one part and that some row of the tile sees.
 struct EntryRun {
   const PageView* page = nullptr;
   uint64_t part = 0;
@@ -39,9 +39,9 @@ inline uint64_t SlotsBelow(const PageView& page, uint64_t live, uint64_t limit) 
 // A value: a copy walks on from the same place.
 class LaneCursor {
  public:
-  // Entries at positions up to `last`, in parts of 2^shift positions.
-  LaneCursor(const LaneView& lane, uint32_t shift, uint32_t last)
-      : pages_(lane.pages), n_pages_(lane.n_pages), shift_(shift), last_(last) {}
+  // Entries at positions from `first` to `last`, in parts of 2^shift positions.
+  LaneCursor(const LaneView& lane, uint32_t shift, uint32_t first, uint32_t last)
+      : pages_(lane.pages), n_pages_(lane.n_pages), shift_(shift), first_(first), last_(last) {}
 
   // False at the end. Segments come in ascending position.
   bool Next(EntryRun* run) {
@@ -49,7 +49,8 @@ class LaneCursor {
       const PageView& page = pages_[page_];
       if (page.k == nullptr || slot_ >= page.filled) continue;
       const uint64_t filled = page.filled < 64 ? (uint64_t{1} << page.filled) - 1 : ~uint64_t{0};
-      const uint64_t live = page.live & filled & ~uint64_t{0} << slot_;
+      uint64_t live = page.live & filled & ~uint64_t{0} << slot_;
+      if (first_ > 0) live &= ~SlotsBelow(page, live, first_);
       if (live == 0) continue;
       const uint32_t position = page.position(static_cast<uint32_t>(std::countr_zero(live)));
       if (position > last_) return false;
@@ -68,7 +69,7 @@ class LaneCursor {
   const PageView* pages_;
   uint32_t n_pages_;
   uint32_t shift_;
-  uint32_t last_;
+  uint32_t first_, last_;
   uint32_t page_ = 0, slot_ = 0;
 };
 

@@ -26,7 +26,8 @@ inline std::vector<double> Attention(const AttentionJob& job, uint32_t row, uint
     const PageView& page = job.lane.pages[i];
     for (uint32_t slot = 0; slot < page.filled && page.k != nullptr; ++slot) {
       if ((page.live >> slot & 1) == 0) continue;
-      if (page.position(slot) > uint64_t{job.first_position} + row) continue;
+      const uint64_t own = uint64_t{job.first_position} + row, position = page.position(slot);
+      if (position > own || (job.window > 0 && position + job.window <= own)) continue;
       double score = 0;
       for (size_t c = 0; c < dim; ++c) {
         score += double{q[c]} * double{PlaneValue(page.k_codec, page.k, dim, true, slot, c)};
