@@ -25,6 +25,8 @@ inline void PutHalf(uint8_t* p, size_t c, const uint8_t* half) { std::memcpy(p +
 
 constexpr uint32_t kLowNibbles = 0x0f0f0f0f;
 
+static_assert(std::equal(std::begin(kIQ4Table), std::end(kIQ4Table), std::begin(kIQ4Values)));
+
 // Where bytes 4c.. of block s of a record lie.
 inline uint8_t* Slot(uint8_t* part, size_t s, size_t c) { return part + 64 * s + 4 * c; }
 
@@ -68,35 +70,139 @@ void PackNibblesAsBytes(const uint8_t* block, const uint8_t* nibbles, uint32_t f
   }
 }
 
+uint32_t LittleWord(const uint8_t* p) {
+  return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8 |
+         static_cast<uint32_t>(p[2]) << 16 | static_cast<uint32_t>(p[3]) << 24;
+}
+
 void PackQ5_0(const uint8_t* block, size_t c, uint8_t* record) {
-  const uint32_t fifth = static_cast<uint32_t>(block[2]) | static_cast<uint32_t>(block[3]) << 8 |
-                         static_cast<uint32_t>(block[4]) << 16 |
-                         static_cast<uint32_t>(block[5]) << 24;
-  PackNibblesAsBytes(block, block + 6, fifth, 16, c, record);
+  PackNibblesAsBytes(block, block + 6, LittleWord(block + 2), 16, c, record);
+}
+
+float HalfAt(const uint8_t* p) {
+  uint16_t half;
+  std::memcpy(&half, p, sizeof(half));
+  return F16ToF32(half);
+}
+void PutFloat(uint8_t* p, size_t c, float value) { std::memcpy(p + 4 * c, &value, sizeof(value)); }
+
+// Scale and minimum of part b of Q4_K or Q5_K: eight of each, six bits, in twelve bytes.
+struct SixBits {
+  uint8_t scale, min;
+};
+SixBits SixBitsOf(const uint8_t* packed, size_t b) {
+  if (b < 4) {
+    return {static_cast<uint8_t>(packed[b] & 63), static_cast<uint8_t>(packed[b + 4] & 63)};
+  }
+  return {static_cast<uint8_t>((packed[b + 4] & 15) | (packed[b - 4] >> 6) << 4),
+          static_cast<uint8_t>((packed[b + 4] >> 4) | (packed[b] >> 6) << 4)};
+}
+
+void PackQ5_1(const uint8_t* block, size_t c, uint8_t* record) {
+  PutFloat(record + record::kQ5Scales, c, HalfAt(block));
+  PutFloat(record + record::kQ5Minima, c, HalfAt(block + 2));
+  PutNibbles(block + 8, c, record);
+  const uint32_t fifth = LittleWord(block + 4);
+  uint8_t* high = record + record::kQ5High + 4 * c;
+  for (size_t k = 0; k < 32; ++k) {
+    high[k % 4] = static_cast<uint8_t>(high[k % 4] | (fifth >> k & 1) << (k / 4));
+  }
+}
+
+void PackIQ4_NL(const uint8_t* block, size_t c, uint8_t* record) {
+  PutFloat(record + record::kIQ4Scales, c, HalfAt(block));
+  PutNibbles(block + 2, c, record);
+}
+
+// Becomes eight records.
+void PackIQ4_XS(const uint8_t* block, size_t c, uint8_t* record) {
+  const uint32_t high = static_cast<uint32_t>(block[2]) | static_cast<uint32_t>(block[3]) << 8;
+  for (size_t b = 0; b < 8; ++b, record += Record(PackedKind::kIQ4).bytes) {
+    const int scale =
+        static_cast<int>((block[4 + b / 2] >> (b % 2 * 4) & 15) | (high >> (2 * b) & 3) << 4);
+    PutFloat(record + record::kIQ4Scales, c, HalfAt(block) * static_cast<float>(scale - 32));
+    PutNibbles(block + 8 + 16 * b, c, record);
+  }
+}
+
+// Nibbles of part b of Q4_K or Q5_K: two parts share 32 bytes, low nibbles first.
+void PutHalfNibbles(const uint8_t* q, size_t b, size_t c, uint8_t* part) {
+  const uint8_t* in = q + b / 2 * 32;
+  const int shift = b % 2 == 0 ? 0 : 4;
+  for (size_t s = 0; s < 4; ++s) {
+    const uint32_t low = FourBytes(in + 4 * s) >> shift & kLowNibbles;
+    const uint32_t high = FourBytes(in + 16 + 4 * s) >> shift & kLowNibbles;
+    PutFourBytes(Slot(part, s, c), low | high << 4);
+  }
+}
+
+// Becomes eight records.
+void PackQ5_K(const uint8_t* block, size_t c, uint8_t* record) {
+  const uint8_t* fifth = block + 16;
+  for (size_t b = 0; b < 8; ++b, record += Record(PackedKind::kQ5).bytes) {
+    const SixBits factors = SixBitsOf(block + 4, b);
+    PutFloat(record + record::kQ5Scales, c, HalfAt(block) * factors.scale);
+    PutFloat(record + record::kQ5Minima, c, -(HalfAt(block + 2) * factors.min));
+    PutHalfNibbles(block + 48, b, c, record);
+    uint32_t high = 0;
+    for (size_t s = 0; s < 8; ++s) high |= (FourBytes(fifth + 4 * s) >> b & 0x01010101) << s;
+    PutFourBytes(record + record::kQ5High + 4 * c, high);
+  }
+}
+
+// Runs of 32 steps of Q2_K and Q3_K: each half has 32 bytes, run i of it at bits 2i.
+uint32_t FourPairs(const uint8_t* q, size_t run, size_t s) {
+  return FourBytes(q + run / 4 * 32 + 4 * s) >> (run % 4 * 2) & 0x03030303;
+}
+
+void PackQ2_K(const uint8_t* block, size_t c, uint8_t* record) {
+  PutHalf(record, c, block + 80);
+  PutHalf(record + record::kQ2KMinimum, c, block + 82);
+  for (size_t b = 0; b < 8; ++b) {
+    uint8_t* part = record + record::kQ2KParts + b * record::kQ2KPartBytes;
+    for (size_t half = 0; half < 2; ++half) {
+      part[record::kQ2KFactors + kGroup * half + c] = block[2 * b + half];
+      uint32_t pairs = 0;
+      for (size_t i = 0; i < 4; ++i) pairs |= FourPairs(block + 16, b, 4 * half + i) << (2 * i);
+      PutFourBytes(Slot(part, half, c), pairs);
+    }
+  }
 }
 
 void PackQ4_K(const uint8_t* block, size_t c, uint8_t* record) {
   PutHalf(record, c, block);
   PutHalf(record + record::kQ4KMinimum, c, block + 2);
-  const uint8_t* six_bits = block + 4;  // eight scales and eight minima of six bits in twelve bytes
-  const uint8_t* q = block + 16;
   for (size_t b = 0; b < 8; ++b) {
     uint8_t* part = record + record::kQ4KParts + b * record::kQ4KPartBytes;
-    uint8_t& scale = part[record::kQ4KScales + c];
-    uint8_t& min = part[record::kQ4KMinima + c];
-    if (b < 4) {
-      scale = six_bits[b] & 63;
-      min = six_bits[b + 4] & 63;
-    } else {
-      scale = static_cast<uint8_t>((six_bits[b + 4] & 15) | (six_bits[b - 4] >> 6) << 4);
-      min = static_cast<uint8_t>((six_bits[b + 4] >> 4) | (six_bits[b] >> 6) << 4);
+    const SixBits factors = SixBitsOf(block + 4, b);
+    part[record::kQ4KScales + c] = factors.scale;
+    part[record::kQ4KMinima + c] = factors.min;
+    PutHalfNibbles(block + 16, b, c, part);
+  }
+}
+
+// Four q of block s into a part of kQ6K; both its bytes must be zero before.
+void PutSixBits(uint32_t q, size_t s, size_t c, uint8_t* part) {
+  uint8_t *slot = Slot(part, s % 4, c), *high = Slot(part + record::kQ6KHigh, s / 4, c);
+  PutFourBytes(slot, FourBytes(slot) | (q & kLowNibbles) << (s / 4 * 4));
+  PutFourBytes(high, FourBytes(high) | (q >> 4 & 0x03030303) << (2 * (s % 4)));
+}
+
+// q - 4 becomes q + 28 - 32.
+void PackQ3_K(const uint8_t* block, size_t c, uint8_t* record) {
+  const uint8_t *third = block, *scales = block + 96;
+  PutHalf(record, c, block + 108);
+  for (size_t b = 0; b < 8; ++b) {
+    uint8_t* part = record + record::kQ6KParts + b * record::kQ6KPartBytes;
+    for (size_t half = 0; half < 2; ++half) {
+      const size_t g = 2 * b + half;
+      const int scale = (scales[g % 8] >> (g / 8 * 4) & 15) | (scales[8 + g % 4] >> (g / 4 * 2) & 3)
+                                                                  << 4;
+      part[record::kQ6KScales + kGroup * half + c] = static_cast<uint8_t>(scale - 32);
     }
-    const uint8_t* in = q + b / 2 * 32;  // two parts share 32 bytes: low nibbles, high nibbles
-    const int shift = b % 2 == 0 ? 0 : 4;
-    for (size_t s = 0; s < 4; ++s) {
-      const uint32_t low = FourBytes(in + 4 * s) >> shift & kLowNibbles;
-      const uint32_t high = FourBytes(in + 16 + 4 * s) >> shift & kLowNibbles;
-      PutFourBytes(Slot(part, s, c), low | high << 4);
+    for (size_t s = 0; s < 8; ++s) {
+      const uint32_t top = FourBytes(third + 4 * s) >> b & 0x01010101;
+      PutSixBits((FourPairs(block + 32, b, s) | top << 2) + 0x1c1c1c1c, s, c, part);
     }
   }
 }
@@ -114,16 +220,10 @@ void PackQ6_K(const uint8_t* block, size_t c, uint8_t* record) {
     const uint8_t* nibbles = low + b / 4 * 64 + i % 2 * 32;
     const uint8_t* pairs = high + b / 4 * 32;
     const size_t shift = i / 2 * 4;
-    uint32_t tops[2] = {0, 0};
     for (size_t s = 0; s < 8; ++s) {
       const uint32_t q = FourBytes(nibbles + 4 * s) >> shift & kLowNibbles;
       const uint32_t top = FourBytes(pairs + 4 * s) >> (2 * i) & 0x03030303;
-      uint8_t* slot = Slot(part, s % 4, c);
-      PutFourBytes(slot, s < 4 ? q : FourBytes(slot) | q << 4);
-      tops[s / 4] |= top << (2 * (s % 4));
-    }
-    for (size_t half = 0; half < 2; ++half) {
-      PutFourBytes(Slot(part + record::kQ6KHigh, half, c), tops[half]);
+      PutSixBits(q | top << 4, s, c, part);
     }
   }
 }
@@ -135,10 +235,11 @@ void PackElements(const uint8_t* row, size_t k, size_t c, uint8_t* group) {
   }
 }
 
+// `block_bytes`: of the records that a block becomes.
 template <typename F>
-void PackBlocks(const uint8_t* row, size_t k, const DTypeInfo& info, size_t record_bytes,
+void PackBlocks(const uint8_t* row, size_t k, const DTypeInfo& info, size_t block_bytes,
                 uint8_t* group, F pack) {
-  for (size_t b = 0; b < k / info.block; ++b) pack(row + b * info.bytes, group + b * record_bytes);
+  for (size_t b = 0; b < k / info.block; ++b) pack(row + b * info.bytes, group + b * block_bytes);
 }
 
 PackedKind KindOf(DType dtype) {
@@ -155,8 +256,17 @@ PackedKind KindOf(DType dtype) {
     case DType::kQ5_0:
     case DType::kQ8_0:
       return PackedKind::kQ8;
+    case DType::kQ5_1:
+    case DType::kQ5_K:
+      return PackedKind::kQ5;
+    case DType::kQ2_K:
+      return PackedKind::kQ2K;
     case DType::kQ4_K:
       return PackedKind::kQ4K;
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS:
+      return PackedKind::kIQ4;
+    case DType::kQ3_K:
     case DType::kQ6_K:
       break;
   }
@@ -170,7 +280,7 @@ bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t
   const DTypeInfo& info = Info(source.dtype);
   bool fits = true;
   const auto blocks = [&](auto pack) {
-    PackBlocks(row, k, info, Record(kind).bytes, group,
+    PackBlocks(row, k, info, info.block / Record(kind).steps * Record(kind).bytes, group,
                [&](const uint8_t* block, uint8_t* record) { pack(block, c, record); });
   };
   switch (source.dtype) {
@@ -196,14 +306,32 @@ bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t
     case DType::kQ5_0:
       blocks(PackQ5_0);
       break;
+    case DType::kQ5_1:
+      blocks(PackQ5_1);
+      break;
     case DType::kQ8_0:
       blocks(PackQ8_0);
+      break;
+    case DType::kQ2_K:
+      blocks(PackQ2_K);
+      break;
+    case DType::kQ3_K:
+      blocks(PackQ3_K);
       break;
     case DType::kQ4_K:
       blocks(PackQ4_K);
       break;
+    case DType::kQ5_K:
+      blocks(PackQ5_K);
+      break;
     case DType::kQ6_K:
       blocks(PackQ6_K);
+      break;
+    case DType::kIQ4_NL:
+      blocks(PackIQ4_NL);
+      break;
+    case DType::kIQ4_XS:
+      blocks(PackIQ4_XS);
       break;
   }
   return fits;

@@ -12,6 +12,13 @@
 //          16 f16 scales
 //   kQ4    per 32 steps: 4 x 64 B of nibbles (low half: block s, high half: block s + 4),
 //          16 f16 scales, 16 f16 minima: w = scale * nibble + min
+//   kQ5    per 32 steps: 4 x 64 B of nibbles as in kQ4, 64 B of fifth bits (bit s of byte 4c + j:
+//          output c, step 4s + j), 16 f32 scales, 16 f32 minima: w = scale * q + min
+//   kIQ4   per 32 steps: 4 x 64 B of nibbles as in kQ4, 16 f32 scales: w = scale *
+//   kIQ4Table[nibble] kQ2K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 2 x 64 B of q
+//   (bits 2i and 2i + 1
+//          of byte 4c + j of half h: output c, step 4 (4h + i) + j) and 2 x 16 u8 (one per 16
+//          steps: scale, minimum << 4): w = d * scale * q - dmin * minimum
 //   kQ4K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 256 B of nibbles, 16 u8 scales,
 //          16 u8 minima: w = d * scale * nibble - dmin * min
 //   kQ6K   per 256 steps: 16 f16 d, then 8 parts of 256 B of low nibbles as in kQ4, 2 x 64 B of
@@ -19,7 +26,9 @@
 //          2i + 1 of byte 4c + j of high half h belong to output c, step 4 (4h + i) + j.
 //
 // Q4_0 becomes kQ4 with min = -8 * scale (kQ8 if -8 * scale of some block is no finite f16), Q4_1
-// kQ4, Q8_0 kQ8, Q5_0 kQ8 (w in -16..15). Outputs beyond the last one are zeros.
+// kQ4, Q8_0 kQ8, Q5_0 kQ8 (w in -16..15), Q5_1 and Q5_K kQ5, IQ4_NL and IQ4_XS kIQ4 (the products
+// d * scale of K blocks are exact in f32), Q3_K kQ6K (w in -4..3). Outputs beyond the last one are
+// zeros.
 //
 // Exact arithmetic (--compute f32): weights expanded to f32 as ggml's types define them (equal
 // values; a zero may differ in sign), times f32 activations, one MulAdd chain per output element in
@@ -27,9 +36,11 @@
 //
 // Fast arithmetic: activations are int8 per 32 steps, and a block adds to the element's chain
 //   sum = MulAdd(float(dot), scale * a_scale, sum)    dot of integer weights and activations, exact
-//   sum = MulAdd(min, a_scaled_sum, sum)              for kQ4 and kQ4K
+//   sum = MulAdd(min, a_scaled_sum, sum)              for kQ4, kQ4K and kQ5
 // in ascending order. kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
-// scale * (q - 32), and scale = d; still |dot| < 2^24. Float weights always take the exact path.
+// scale * (q - 32), and scale = d; still |dot| < 2^24. kQ2K: the integer weights are scale * q, and
+//   sum = MulAdd(float(dot of minima and activations), -dmin * a_scale, sum)
+// follows, exact as well. Float weights always take the exact path.
 #pragma once
 
 #include <stddef.h>
@@ -37,8 +48,8 @@
 
 namespace kvasir {
 
-enum class PackedKind : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kQ4K, kQ6K };
-inline constexpr int kPackedKinds = 7;
+enum class PackedKind : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kQ4K, kQ6K, kQ5, kIQ4, kQ2K };
+inline constexpr int kPackedKinds = 10;
 inline constexpr uint32_t kGroup = 16;     // outputs in a group
 inline constexpr uint32_t kActBlock = 32;  // steps of K that share one activation scale
 
@@ -60,9 +71,15 @@ constexpr RecordLayout Record(PackedKind kind) {
     case PackedKind::kQ4K:
       return {256, 2 * 32 + 8 * (256 + 2 * 16)};
     case PackedKind::kQ6K:
+      return {256, 32 + 8 * (256 + 128 + 2 * 16)};
+    case PackedKind::kQ5:
+      return {32, 256 + 64 + 2 * 64};
+    case PackedKind::kIQ4:
+      return {32, 256 + 64};
+    case PackedKind::kQ2K:
       break;
   }
-  return {256, 32 + 8 * (256 + 128 + 2 * 16)};
+  return {256, 2 * 32 + 8 * (128 + 2 * 16)};
 }
 // Offsets in a record, and for K-quants in a part of 32 steps.
 namespace record {
@@ -72,7 +89,13 @@ inline constexpr size_t kQ4KMinimum = 32, kQ4KParts = 64, kQ4KPartBytes = 288;
 inline constexpr size_t kQ4KScales = 256, kQ4KMinima = 272;
 inline constexpr size_t kQ6KParts = 32, kQ6KPartBytes = 416;
 inline constexpr size_t kQ6KHigh = 256, kQ6KScales = 384;
+inline constexpr size_t kQ5High = 256, kQ5Scales = 320, kQ5Minima = 384;
+inline constexpr size_t kIQ4Scales = 256;
+inline constexpr size_t kQ2KMinimum = 32, kQ2KParts = 64, kQ2KPartBytes = 160, kQ2KFactors = 128;
 }  // namespace record
+
+inline constexpr int8_t kIQ4Table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                         1,    13,   25,  38,  53,  69,  89,  113};
 
 struct PackedGroups {  // view of consecutive groups
   const uint8_t* data;

@@ -17,8 +17,10 @@
 namespace kvasir {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-                          DType::kQ5_0, DType::kQ8_0, DType::kQ4_K, DType::kQ6_K};
+constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,   DType::kQ4_1,
+                          DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K,   DType::kQ3_K,
+                          DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS};
+static_assert(std::size(kAll) == kDTypes);
 
 bool IsQuantized(DType dtype) { return Info(dtype).block > 1; }
 bool IsFused(const Kernels& kernels) { return std::string_view(kernels.target) != "portable"; }
@@ -40,8 +42,14 @@ void PutHalf(std::vector<uint8_t>& bytes, size_t at, float value) {
 std::vector<size_t> HalvesOfBlock(DType dtype) {
   switch (dtype) {
     case DType::kQ4_1:
+    case DType::kQ5_1:
     case DType::kQ4_K:
+    case DType::kQ5_K:
       return {0, 2};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108};
     case DType::kQ6_K:
       return {208};
     default:
@@ -444,6 +452,11 @@ TEST(PackedMatrixTest, TakesTheBytesItsRecordsSay) {
   EXPECT_EQ(bytes(DType::kQ8_0), 3 * 8 * 544);
   EXPECT_EQ(bytes(DType::kQ4_K), 3 * 2368);
   EXPECT_EQ(bytes(DType::kQ6_K), 3 * 3360);
+  EXPECT_EQ(bytes(DType::kQ3_K), 3 * 3360);
+  EXPECT_EQ(bytes(DType::kQ2_K), 3 * 1344);
+  EXPECT_EQ(bytes(DType::kQ5_1), 3 * 8 * 448);
+  EXPECT_EQ(bytes(DType::kQ5_K), 3 * 8 * 448);
+  EXPECT_EQ(bytes(DType::kIQ4_XS), 3 * 8 * 320);
 }
 
 }  // namespace

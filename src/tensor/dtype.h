@@ -1,7 +1,8 @@
-// Element types of tensors in files and in memory, and the scalar conversions between float formats.
+// Element types of tensors in files and in memory, and the scalar conversions between float
+// formats.
 //
-// Quantized types are blocks: `block` consecutive elements of a row share `bytes` bytes. Layouts and
-// type numbers are GGUF's (ggml.h); expansion to f32 is in format/dequantize.h.
+// Quantized types are blocks: `block` consecutive elements of a row share `bytes` bytes. Layouts
+// and type numbers are GGUF's (ggml.h); expansion to f32 is in format/dequantize.h.
 #pragma once
 
 #include <bit>
@@ -11,8 +12,24 @@
 
 namespace kvasir {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ8_0, kQ4_K, kQ6_K };
-inline constexpr int kDTypes = 9;
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+};
+inline constexpr int kDTypes = 15;
 
 struct DTypeInfo {
   DType dtype;
@@ -24,6 +41,12 @@ struct DTypeInfo {
 const DTypeInfo& Info(DType dtype);
 // The type with this GGUF number, or nullptr.
 const DTypeInfo* FindGgufType(uint32_t gguf_id);
+// What GGUF calls a number that is no DType ("IQ2_XXS"); empty where the number is not known.
+std::string_view ForeignGgufType(uint32_t gguf_id);
+
+// What a nibble of IQ4_NL and IQ4_XS stands for.
+inline constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
 
 inline float F16ToF32(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;

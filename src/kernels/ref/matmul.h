@@ -15,10 +15,13 @@
 namespace kvasir::ref {
 
 // 32 steps of one output as integers: w = scale * q + min, and what q means to the fast arithmetic.
+// Q2_K: w = scale * q + min * minimum, where the minimum is an integer for each step.
 struct WeightBlock {
   int32_t q[kActBlock] = {};
   float scale = 0, min = 0;
   bool has_min = false;
+  int32_t minimum[kActBlock] = {};
+  bool has_minima = false;
 };
 
 inline float HalfAt(const uint8_t* p) { return F16ToF32(static_cast<uint16_t>(p[0] | p[1] << 8)); }
@@ -54,6 +57,70 @@ inline WeightBlock ReadBlock(DType dtype, const uint8_t* row, size_t b, float* w
       }
       break;
     }
+    case DType::kQ5_1: {
+      const uint8_t* p = row + b * 24;
+      block.scale = HalfAt(p);
+      block.min = HalfAt(p + 2);
+      block.has_min = true;
+      for (size_t i = 0; i < 32; ++i) {
+        const int low = i < 16 ? p[8 + i] & 15 : p[8 + i - 16] >> 4;
+        block.q[i] = low + 16 * (p[4 + i / 8] >> (i % 8) & 1);
+        expanded[i] = block.scale * static_cast<float>(block.q[i]) + block.min;
+      }
+      break;
+    }
+    case DType::kIQ4_NL: {
+      const uint8_t* p = row + b * 18;
+      block.scale = HalfAt(p);
+      for (size_t i = 0; i < 32; ++i) {
+        block.q[i] = kIQ4Values[i < 16 ? p[2 + i] & 15 : p[2 + i - 16] >> 4];
+        expanded[i] = block.scale * static_cast<float>(block.q[i]);
+      }
+      break;
+    }
+    case DType::kIQ4_XS: {
+      const uint8_t* p = row + b / 8 * 136;
+      const size_t j = b % 8;
+      const int pair = (p[2 + j / 4] >> (j % 4 * 2)) & 3;
+      const int nibble = j % 2 == 0 ? p[4 + j / 2] & 15 : p[4 + j / 2] >> 4;
+      block.scale = HalfAt(p) * static_cast<float>(nibble + 16 * pair - 32);
+      const uint8_t* q = p + 8 + 16 * j;
+      for (size_t i = 0; i < 32; ++i) {
+        block.q[i] = kIQ4Values[i < 16 ? q[i] & 15 : q[i - 16] >> 4];
+        expanded[i] = block.scale * static_cast<float>(block.q[i]);
+      }
+      break;
+    }
+    case DType::kQ2_K: {
+      const uint8_t* p = row + b / 8 * 84;
+      block.scale = HalfAt(p + 80);
+      block.min = -HalfAt(p + 82);
+      block.has_minima = true;
+      for (size_t i = 0; i < 32; ++i) {
+        const size_t step = b % 8 * 32 + i;
+        const int scale = p[step / 16] & 15;
+        const int q = p[16 + step / 128 * 32 + i] >> (step % 128 / 32 * 2) & 3;
+        block.q[i] = scale * q;
+        block.minimum[i] = p[step / 16] >> 4;
+        expanded[i] = block.scale * static_cast<float>(scale) * static_cast<float>(q) +
+                      block.min * static_cast<float>(block.minimum[i]);
+      }
+      break;
+    }
+    case DType::kQ3_K: {
+      const uint8_t* p = row + b / 8 * 110;
+      block.scale = HalfAt(p + 108);
+      for (size_t i = 0; i < 32; ++i) {
+        const size_t step = b % 8 * 32 + i, group = step / 16;
+        const int low = group < 8 ? p[96 + group] & 15 : p[96 + group - 8] >> 4;
+        const int scale = low + 16 * (p[104 + group % 4] >> (group / 4 * 2) & 3) - 32;
+        const int pair = p[32 + step / 128 * 32 + i] >> (step % 128 / 32 * 2) & 3;
+        const int q = pair - (p[i] >> (b % 8) & 1 ? 0 : 4);
+        block.q[i] = scale * q;
+        expanded[i] = block.scale * static_cast<float>(scale) * static_cast<float>(q);
+      }
+      break;
+    }
     case DType::kQ8_0: {
       const uint8_t* p = row + b * 34;
       block.scale = HalfAt(p);
@@ -63,8 +130,10 @@ inline WeightBlock ReadBlock(DType dtype, const uint8_t* row, size_t b, float* w
       }
       break;
     }
-    case DType::kQ4_K: {
-      const uint8_t* p = row + b / 8 * 144;
+    case DType::kQ4_K:
+    case DType::kQ5_K: {
+      const bool five = dtype == DType::kQ5_K;
+      const uint8_t* p = row + b / 8 * (five ? 176 : 144);
       const uint8_t* s = p + 4;
       const size_t j = b % 8;
       const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
@@ -73,8 +142,9 @@ inline WeightBlock ReadBlock(DType dtype, const uint8_t* row, size_t b, float* w
       block.min = -(HalfAt(p + 2) * static_cast<float>(min));
       block.has_min = true;
       for (size_t i = 0; i < 32; ++i) {
-        const uint8_t byte = p[16 + j / 2 * 32 + i];
+        const uint8_t byte = p[(five ? 48 : 16) + j / 2 * 32 + i];
         block.q[i] = j % 2 == 0 ? byte & 15 : byte >> 4;
+        if (five) block.q[i] += 16 * (p[16 + i] >> j & 1);
         expanded[i] = block.scale * static_cast<float>(block.q[i]) + block.min;
       }
       break;
@@ -162,6 +232,11 @@ inline float FastElement(DType dtype, const uint8_t* weights, const QuantizedRow
     sum = MulAdd(static_cast<float>(dot), w.scale * x.scale[b], sum, fused);
     if (w.has_min) {
       sum = MulAdd(w.min, x.scaled_sum[b], sum, fused);
+    }
+    if (w.has_minima) {
+      int minima = 0;
+      for (size_t i = 0; i < kActBlock; ++i) minima += w.minimum[i] * x.q[b * kActBlock + i];
+      sum = MulAdd(static_cast<float>(minima), w.min * x.scale[b], sum, fused);
     }
   }
   return sum;

@@ -119,6 +119,51 @@ struct Expand<PackedKind::kQ6K> {
   }
 };
 
+template <>
+struct Expand<PackedKind::kQ5> {
+  static void Record(const uint8_t* p, size_t v, float* out) {
+    const F32 scale = Load(reinterpret_cast<const float*>(p + record::kQ5Scales) + kLanes * v);
+    const F32 min = Load(reinterpret_cast<const float*>(p + record::kQ5Minima) + kLanes * v);
+    const U32 high = LoadU32(p + record::kQ5High + 32 * v);
+    ForEachNibble(p, v, [=](size_t step, U32 low) {
+      const U32 fifth = Field(high, static_cast<int>(8 * (step % 4) + step / 4), 1);
+      const F32 q = ToF32(Or(low, ShiftLeft(fifth, 4)));
+      Store(Add(Mul(scale, q), min), out + step * kGroup);
+    });
+  }
+};
+
+template <>
+struct Expand<PackedKind::kIQ4> {
+  static void Record(const uint8_t* p, size_t v, float* out) {
+    alignas(64) float table[16];
+    for (size_t i = 0; i < 16; ++i) table[i] = kIQ4Table[i];
+    const F32 scale = Load(reinterpret_cast<const float*>(p + record::kIQ4Scales) + kLanes * v);
+    ForEachNibble(p, v, [&](size_t step, U32 q) {
+      Store(Mul(scale, Lookup(table, q)), out + step * kGroup);
+    });
+  }
+};
+
+template <>
+struct Expand<PackedKind::kQ2K> {
+  static void Record(const uint8_t* p, size_t v, float* out) {
+    const F32 d = LoadHalves(p + 16 * v);
+    const F32 dmin = LoadHalves(p + record::kQ2KMinimum + 16 * v);
+    for (size_t half = 0; half < 16; ++half) {
+      const uint8_t* part = p + record::kQ2KParts + half / 2 * record::kQ2KPartBytes;
+      const U32 factors = LoadU8(part + record::kQ2KFactors + half % 2 * kGroup + kLanes * v);
+      const F32 scale = Mul(d, ToF32(Field(factors, 0, 4)));
+      const F32 min = Mul(dmin, ToF32(Field(factors, 4, 4)));
+      const U32 bytes = LoadU32(part + half % 2 * 64 + 32 * v);
+      for (size_t step = 0; step < 16; ++step) {
+        const F32 q = ToF32(Field(bytes, static_cast<int>(8 * (step % 4) + step / 4 * 2), 2));
+        Store(Sub(Mul(scale, q), min), out + (16 * half + step) * kGroup);
+      }
+    }
+  }
+};
+
 struct Chains {  // where the chains of a row block lie
   const float* x;
   size_t x_stride;
@@ -229,6 +274,9 @@ void FillExact(kvasir::MatMulKernels* table) {
   set(PackedKind::kQ4, Exact<PackedKind::kQ4>);
   set(PackedKind::kQ4K, Exact<PackedKind::kQ4K>);
   set(PackedKind::kQ6K, Exact<PackedKind::kQ6K>);
+  set(PackedKind::kQ5, Exact<PackedKind::kQ5>);
+  set(PackedKind::kIQ4, Exact<PackedKind::kIQ4>);
+  set(PackedKind::kQ2K, Exact<PackedKind::kQ2K>);
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -11,6 +11,11 @@
 //            widened. For many rows int16 x int16 by vpmaddwd: no sign, half the instructions.
 //   6 bits   |q - 32| x sign(a, q - 32): 4 x 2 products stay below 4 * 2 * 32 * 127 = 32512; then
 //            times the scale of 16 steps by vpmaddwd. For many rows int16 scale * (q - 32).
+//   5 bits   u5 x s8 as nibbles: 4 x 2 products stay below 4 * 2 * 31 * 127 = 31496.
+//   table    nibbles are looked up by vpshufb, then as bytes.
+//   2 bits   u2 x s8 as nibbles, then times the scale of 16 steps; minima of 16 steps times the
+//   sums
+//            of 16 activations by vpmaddwd.
 //
 // GCC would spill the accumulators of the straight-line code: Pin() keeps their order.
 #include "kernels/simd/target.h"
@@ -93,6 +98,26 @@ inline void DotNibbles(const uint8_t* w, const int8_t* a, size_t stride, __m256i
   Widen<kRows>(sum, dot);
 }
 
+// Unsigned weights(s, v) below 32: sums of four blocks fit into 16 bits.
+template <int kRows, typename F>
+inline void DotFiveBits(F weights, const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) {
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    __m256i sum[kRows][2], wide[kRows][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const int s = 4 * half + i;
+      const __m256i w[2] = {weights(s, 0), weights(s, 1)};
+      AddStep<kRows>(w, a + 4 * s, stride, i == 0, sum);
+    }
+    Widen<kRows>(sum, half == 0 ? dot : wide);
+    if (half == 0) continue;
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < 2; ++v) dot[r][v] = _mm256_add_epi32(dot[r][v], wide[r][v]);
+    }
+  }
+}
+
 struct PackedQ4 {
   static constexpr int kMostRows = 3;
   static constexpr bool kMinima = true;
@@ -131,6 +156,30 @@ struct PackedQ4K {
   }
 };
 
+// Form::Weights(s, v): signed weights of block s (four steps) for vector v, none -128 twice in a
+// pair.
+template <int kRows, typename Form>
+inline void DotBytes(const Form& form, const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) {
+    __m256i w[2], magnitude[2];
+    for (int v = 0; v < 2; ++v) {
+      w[v] = form.Weights(s, v);
+      magnitude[v] = _mm256_abs_epi8(w[v]);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const __m256i b = Broadcast(a + r * stride + 4 * s);
+      for (int v = 0; v < 2; ++v) {
+        const __m256i pairs = _mm256_maddubs_epi16(magnitude[v], _mm256_sign_epi8(b, w[v]));
+        const __m256i quads = _mm256_madd_epi16(pairs, ones);
+        dot[r][v] = s == 0 ? quads : _mm256_add_epi32(dot[r][v], quads);
+        Pin(dot[r][v]);
+      }
+    }
+  }
+}
+
 struct PackedQ8 {
   static constexpr int kMostRows = 3;
   static constexpr bool kMinima = false;
@@ -138,29 +187,66 @@ struct PackedQ8 {
   static constexpr size_t kPartsOfRecord = 1;
   const uint8_t* p;
   PackedQ8(const uint8_t* record, size_t) : p(record) {}
+  __m256i Weights(int s, int v) const {
+    return _mm256_xor_si256(LoadBytes(p + 64 * s + 32 * v), _mm256_set1_epi8(-128));
+  }
   template <int kRows>
   void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
-    const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 8
-    for (int s = 0; s < 8; ++s) {
-      __m256i w[2], magnitude[2];
-      for (int v = 0; v < 2; ++v) {
-        w[v] = _mm256_xor_si256(LoadBytes(p + 64 * s + 32 * v), _mm256_set1_epi8(-128));
-        magnitude[v] = _mm256_abs_epi8(w[v]);
-      }
-      for (int r = 0; r < kRows; ++r) {
-        const __m256i b = Broadcast(a + r * stride + 4 * s);
-        for (int v = 0; v < 2; ++v) {
-          const __m256i pairs = _mm256_maddubs_epi16(magnitude[v], _mm256_sign_epi8(b, w[v]));
-          const __m256i quads = _mm256_madd_epi16(pairs, ones);
-          dot[r][v] = s == 0 ? quads : _mm256_add_epi32(dot[r][v], quads);
-          Pin(dot[r][v]);
-        }
-      }
-    }
+    DotBytes<kRows>(*this, a, stride, dot);
   }
   __m256 Scale(int v) const { return LoadHalf(p + record::kQ8Scales + 16 * v); }
   __m256 Min(int) const { return _mm256_setzero_ps(); }
+};
+
+struct PackedIQ4 {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = false;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  const uint8_t* p;
+  PackedIQ4(const uint8_t* record, size_t) : p(record) {}
+  __m256i Weights(int s, int v) const {
+    const __m256i table =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kIQ4Table)));
+    const __m256i packed = LoadBytes(p + 64 * (s % 4) + 32 * v);
+    return _mm256_shuffle_epi8(table, s < 4 ? LowNibbles(packed) : HighNibbles(packed));
+  }
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    DotBytes<kRows>(*this, a, stride, dot);
+  }
+  __m256 Scale(int v) const {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p + record::kIQ4Scales + 32 * v));
+  }
+  __m256 Min(int) const { return _mm256_setzero_ps(); }
+};
+
+struct PackedQ5 {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = true;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  const uint8_t* p;
+  PackedQ5(const uint8_t* record, size_t) : p(record) {}
+  // Block s (four steps) for vector v.
+  __m256i Weights(int s, int v) const {
+    const __m256i packed = LoadBytes(p + 64 * (s % 4) + 32 * v);
+    const __m256i high = LoadBytes(p + record::kQ5High + 32 * v);
+    const int up = 4 - s;
+    const __m256i fifth = up >= 0 ? _mm256_slli_epi16(high, up) : _mm256_srli_epi16(high, -up);
+    return _mm256_or_si256(s < 4 ? LowNibbles(packed) : HighNibbles(packed),
+                           _mm256_and_si256(fifth, _mm256_set1_epi8(16)));
+  }
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    DotFiveBits<kRows>([this](int s, int v) { return Weights(s, v); }, a, stride, dot);
+  }
+  __m256 Scale(int v) const {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p + record::kQ5Scales + 32 * v));
+  }
+  __m256 Min(int v) const {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p + record::kQ5Minima + 32 * v));
+  }
 };
 
 // Scales of 16 steps for the outputs of vector v, each twice as int16.
@@ -222,10 +308,73 @@ struct PackedQ6K {
   __m256 Min(int) const { return _mm256_setzero_ps(); }
 };
 
+// The sums of 16 activations each, as two int16 in every lane.
+inline __m256i HalfSums(const int8_t* a) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), LoadBytes(a));
+  const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  const __m256i eights = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, 0xb1));
+  const __m256i halves = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0x4e));
+  const int first = _mm_cvtsi128_si32(_mm256_castsi256_si128(halves));
+  const int second = _mm_cvtsi128_si32(_mm256_extracti128_si256(halves, 1));
+  return _mm256_set1_epi32((first & 0xffff) |
+                           static_cast<int>(static_cast<unsigned>(second) << 16));
+}
+
+struct PackedQ2K {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = false;  // those of Tile(): here they have two to a part
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 8;
+  const uint8_t* p;
+  const uint8_t* part;
+  PackedQ2K(const uint8_t* record, size_t b)
+      : p(record), part(record + record::kQ2KParts + b * record::kQ2KPartBytes) {}
+  __m256i Factors(int half, int v) const {
+    const uint8_t* factors = part + record::kQ2KFactors + kGroup * half + 8 * v;
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(factors)));
+  }
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m256i packed[2] = {LoadBytes(part + 64 * half), LoadBytes(part + 64 * half + 32)};
+      __m256i sum[kRows][2];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        __m256i w[2];
+        for (int v = 0; v < 2; ++v) {
+          w[v] = _mm256_and_si256(_mm256_srli_epi16(packed[v], 2 * i), _mm256_set1_epi8(3));
+        }
+        AddStep<kRows>(w, a + 16 * half + 4 * i, stride, i == 0, sum);
+      }
+      for (int v = 0; v < 2; ++v) {
+        const __m256i once = _mm256_and_si256(Factors(half, v), _mm256_set1_epi32(15));
+        const __m256i scale = _mm256_or_si256(once, _mm256_slli_epi32(once, 16));
+        for (int r = 0; r < kRows; ++r) {
+          const __m256i scaled = _mm256_madd_epi16(sum[r][v], scale);
+          dot[r][v] = half == 0 ? scaled : _mm256_add_epi32(dot[r][v], scaled);
+        }
+      }
+    }
+  }
+  // The integer product of the minima of both halves and the sums of activations.
+  __m256i DotMinima(__m256i half_sums, int v) const {
+    const __m256i minima =
+        _mm256_or_si256(_mm256_srli_epi32(Factors(0, v), 4),
+                        _mm256_slli_epi32(_mm256_srli_epi32(Factors(1, v), 4), 16));
+    return _mm256_madd_epi16(minima, half_sums);
+  }
+  __m256 Scale(int v) const { return LoadHalf(p + 16 * v); }
+  __m256 Min(int v) const {
+    return _mm256_xor_ps(LoadHalf(p + record::kQ2KMinimum + 16 * v), _mm256_set1_ps(-0.0f));
+  }
+};
+
 // ---- expanded forms ----------------------------------------------------------------------------
 
-// Nibbles as bytes: 8 x 64 B, then f32 scales and minima.
-struct NibbleTile {
+// Unsigned weights as bytes: 8 x 64 B, then f32 scales and minima. kBits: those of a weight.
+template <int kBits>
+struct UnsignedTile {
   static constexpr int kMostRows = 6;
   static constexpr size_t kFewestRows = 12;  // from which expanding pays
   static constexpr bool kMinima = true;
@@ -233,9 +382,13 @@ struct NibbleTile {
   static constexpr size_t kPartsOfRecord = 1;
   static constexpr size_t kBytes = 512 + 128;
   const uint8_t* p;
-  NibbleTile(const uint8_t* tile, size_t) : p(tile) {}
+  UnsignedTile(const uint8_t* tile, size_t) : p(tile) {}
   template <int kRows>
   void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    if constexpr (kBits == 5) {
+      const auto weights = [this](int s, int v) { return LoadBytes(p + 64 * s + 32 * v); };
+      return DotFiveBits<kRows>(weights, a, stride, dot);
+    }
     __m256i sum[kRows][2];
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
@@ -260,15 +413,26 @@ struct NibbleTile {
         StoreBytes(HighNibbles(packed), to + 64 * (s + 4) + 32 * v);
       }
     }
+    StoreFactors(from, to);
+  }
+  static void Expand(const PackedQ4& from, uint8_t* to) { Expand(from, from.p, to); }
+  static void Expand(const PackedQ4K& from, uint8_t* to) { Expand(from, from.part, to); }
+  static void Expand(const PackedQ5& from, uint8_t* to) {
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; ++s) {
+      for (int v = 0; v < 2; ++v) StoreBytes(from.Weights(s, v), to + 64 * s + 32 * v);
+    }
+    StoreFactors(from, to);
+  }
+
+ private:
+  template <typename Packed>
+  static void StoreFactors(const Packed& from, uint8_t* to) {
     for (int v = 0; v < 2; ++v) {
       _mm256_store_ps(reinterpret_cast<float*>(to + 512 + 32 * v), from.Scale(v));
       _mm256_store_ps(reinterpret_cast<float*>(to + 576 + 32 * v), from.Min(v));
     }
   }
-  static void Expand(const PackedQ4& from, uint8_t* to) { Expand(from, from.p, to); }
-  static void Expand(const PackedQ4K& from, uint8_t* to) { Expand(from, from.part, to); }
-
- private:
   static void StoreBytes(__m256i v, uint8_t* p) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(p), v);
   }
@@ -318,13 +482,11 @@ struct WideTile {
   static void StoreScale(__m256 scale, int v, uint8_t* to) {
     _mm256_store_ps(reinterpret_cast<float*>(to + 1024 + 32 * v), scale);
   }
-  static void Expand(const PackedQ8& from, uint8_t* to) {
+  template <typename Packed>  // PackedQ8, PackedIQ4
+  static void Expand(const Packed& from, uint8_t* to) {
     for (int v = 0; v < 2; ++v) {
-      for (int s = 0; s < 8; ++s) {
-        const __m256i w =
-            _mm256_xor_si256(LoadBytes(from.p + 64 * s + 32 * v), _mm256_set1_epi8(-128));
-        Store(w, _mm256_set1_epi16(1), s, v, to);
-      }
+#pragma GCC unroll 8
+      for (int s = 0; s < 8; ++s) Store(from.Weights(s, v), _mm256_set1_epi16(1), s, v, to);
       StoreScale(from.Scale(v), v, to);
     }
   }
@@ -366,6 +528,13 @@ inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Ac
       if constexpr (Form::kMinima) {
         const __m256 scaled_sum = _mm256_broadcast_ss(x.scaled_sum + r * x.blocks + b);
         for (int v = 0; v < 2; ++v) sum[r][v] = _mm256_fmadd_ps(form.Min(v), scaled_sum, sum[r][v]);
+      }
+      if constexpr (requires { &Form::DotMinima; }) {
+        const __m256i half_sums = HalfSums(x.q + r * x.q_stride + b * kBytesOfBlock);
+        for (int v = 0; v < 2; ++v) {
+          sum[r][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(form.DotMinima(half_sums, v)),
+                                      _mm256_mul_ps(form.Min(v), scale), sum[r][v]);
+        }
       }
     }
   }
@@ -444,11 +613,14 @@ void ManyRows(const PackedGroups& w, const QuantizedRows& x, size_t n, float* ou
   }
 }
 
+// `Expanded` is the form for many rows; void: the packed one serves any number.
 template <PackedKind kKind, typename Packed, typename Expanded>
 void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
-  if (n >= Expanded::kFewestRows) {
-    ManyRows<kKind, Packed, Expanded>(w, x, n, out, out_stride);
-    return;
+  if constexpr (requires { Expanded::kFewestRows; }) {
+    if (n >= Expanded::kFewestRows) {
+      ManyRows<kKind, Packed, Expanded>(w, x, n, out, out_stride);
+      return;
+    }
   }
   for (size_t g = 0; g < w.n_groups; ++g) {
     AllRows<Packed>(w.data + g * w.group_bytes, Record(kKind).bytes, w.k / kActBlock,
@@ -462,9 +634,12 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
 void FillFast(kvasir::MatMulKernels* table) {
   const auto set = [table](PackedKind kind, auto* f) { table->fast[static_cast<int>(kind)] = f; };
   set(PackedKind::kQ8, Fast<PackedKind::kQ8, PackedQ8, WideTile>);
-  set(PackedKind::kQ4, Fast<PackedKind::kQ4, PackedQ4, NibbleTile>);
-  set(PackedKind::kQ4K, Fast<PackedKind::kQ4K, PackedQ4K, NibbleTile>);
+  set(PackedKind::kQ4, Fast<PackedKind::kQ4, PackedQ4, UnsignedTile<4>>);
+  set(PackedKind::kQ4K, Fast<PackedKind::kQ4K, PackedQ4K, UnsignedTile<4>>);
   set(PackedKind::kQ6K, Fast<PackedKind::kQ6K, PackedQ6K, WideTile>);
+  set(PackedKind::kQ5, Fast<PackedKind::kQ5, PackedQ5, UnsignedTile<5>>);
+  set(PackedKind::kIQ4, Fast<PackedKind::kIQ4, PackedIQ4, WideTile>);
+  set(PackedKind::kQ2K, Fast<PackedKind::kQ2K, PackedQ2K, void>);
 }
 
 }  // namespace kvasir::KVASIR_SIMD

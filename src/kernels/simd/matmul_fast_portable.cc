@@ -22,13 +22,19 @@ constexpr size_t kVectors = 4 * kGroup / 8;  // of one block of four steps
 // 32 steps of K, and how a dot product becomes f32 (kernels/matmul_kernels.h).
 struct Part {
   int16_t q[8][4 * kGroup];
-  int32_t fold[2][kGroup];  // kQ6K: factor of the integer sum of each half
+  int32_t fold[2][kGroup];     // kQ6K, kQ2K: factor of the integer sum of each half
+  int32_t minimum[2][kGroup];  // kQ2K: of each half, in units of `min`
   float scale[kGroup], min[kGroup];
 };
 
-// Blocks summed in 16 bits: 8 * 15 * 127, 2 * 128 * 127 and 4 * 32 * 127 stay below 32768.
+// Blocks summed in 16 bits: 8 * 31 * 127, 2 * 128 * 127 and 4 * 32 * 127 stay below 32768.
 constexpr size_t Depth(PackedKind kind) {
-  return kind == PackedKind::kQ8 ? 2 : kind == PackedKind::kQ6K ? 4 : 8;
+  if (kind == PackedKind::kQ8 || kind == PackedKind::kIQ4) return 2;
+  return kind == PackedKind::kQ6K || kind == PackedKind::kQ2K ? 4 : 8;
+}
+// Whether each half of a part has a factor of its own.
+constexpr bool HasHalves(PackedKind kind) {
+  return kind == PackedKind::kQ6K || kind == PackedKind::kQ2K;
 }
 
 inline float Half(const uint8_t* p) { return HalfToFloat(static_cast<uint16_t>(p[0] | p[1] << 8)); }
@@ -67,6 +73,38 @@ void ExpandPart(const uint8_t* p, size_t b, Part* part) {
       part->fold[0][c] = static_cast<int8_t>(in[record::kQ6KScales + c]);
       part->fold[1][c] = static_cast<int8_t>(in[record::kQ6KScales + kGroup + c]);
     }
+  } else if constexpr (kKind == PackedKind::kQ2K) {
+    const uint8_t* in = p + record::kQ2KParts + b * record::kQ2KPartBytes;
+    for (size_t s = 0; s < 8; ++s) {
+      for (size_t i = 0; i < 4 * kGroup; ++i) {
+        part->q[s][i] = in[64 * (s / 4) + i] >> (2 * (s % 4)) & 3;
+      }
+    }
+    for (size_t c = 0; c < kGroup; ++c) {
+      part->scale[c] = Half(p + 2 * c);
+      part->min[c] = -Half(p + record::kQ2KMinimum + 2 * c);
+      for (size_t half = 0; half < 2; ++half) {
+        const uint8_t factors = in[record::kQ2KFactors + half * kGroup + c];
+        part->fold[half][c] = factors & 15;
+        part->minimum[half][c] = factors >> 4;
+      }
+    }
+  } else if constexpr (kKind == PackedKind::kQ5) {
+    ExpandNibbles(p, part);
+    for (size_t s = 0; s < 8; ++s) {
+      for (size_t i = 0; i < 4 * kGroup; ++i) {
+        const int fifth = (p[record::kQ5High + i] >> s & 1) << 4;
+        part->q[s][i] = static_cast<int16_t>(part->q[s][i] | fifth);
+      }
+    }
+    memcpy(part->scale, p + record::kQ5Scales, sizeof(part->scale));
+    memcpy(part->min, p + record::kQ5Minima, sizeof(part->min));
+  } else if constexpr (kKind == PackedKind::kIQ4) {
+    ExpandNibbles(p, part);
+    for (size_t s = 0; s < 8; ++s) {
+      for (size_t i = 0; i < 4 * kGroup; ++i) part->q[s][i] = kIQ4Table[part->q[s][i]];
+    }
+    memcpy(part->scale, p + record::kIQ4Scales, sizeof(part->scale));
   } else if constexpr (kKind == PackedKind::kQ4) {
     ExpandNibbles(p, part);
     for (size_t c = 0; c < kGroup; ++c) {
@@ -119,7 +157,7 @@ void Dot(const Part& part, const int8_t* a, int32_t (&dot)[kGroup]) {
     const int8_t* four = a + 4 * s;
     steps[s] = Short8{four[0], four[1], four[2], four[3], four[0], four[1], four[2], four[3]};
   }
-  if constexpr (kKind == PackedKind::kQ6K) {
+  if constexpr (HasHalves(kKind)) {
     int32_t half[2][kGroup];
     DotOfBlocks<kKind>(part, steps, 0, 4, half[0]);
     DotOfBlocks<kKind>(part, steps, 4, 8, half[1]);
@@ -133,12 +171,21 @@ void Dot(const Part& part, const int8_t* a, int32_t (&dot)[kGroup]) {
 
 template <PackedKind kKind>
 void RowPart(const Part& part, const int8_t* a, float scale, float scaled_sum, float* sum) {
-  constexpr bool kMinima = kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4K;
+  constexpr bool kMinima =
+      kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4K || kKind == PackedKind::kQ5;
   int32_t dot[kGroup];
   Dot<kKind>(part, a, dot);
   for (size_t c = 0; c < kGroup; ++c) {
     sum[c] = MulAdd1(static_cast<float>(dot[c]), part.scale[c] * scale, sum[c]);
     if (kMinima) sum[c] = MulAdd1(part.min[c], scaled_sum, sum[c]);
+  }
+  if constexpr (kKind == PackedKind::kQ2K) {
+    int32_t half[2] = {0, 0};
+    for (size_t i = 0; i < kActBlock; ++i) half[i / 16] += a[i];
+    for (size_t c = 0; c < kGroup; ++c) {
+      const int32_t minima = part.minimum[0][c] * half[0] + part.minimum[1][c] * half[1];
+      sum[c] = MulAdd1(static_cast<float>(minima), part.min[c] * scale, sum[c]);
+    }
   }
 }
 
@@ -177,6 +224,9 @@ void FillFast(kvasir::MatMulKernels* table) {
   set(PackedKind::kQ4, Fast<PackedKind::kQ4>);
   set(PackedKind::kQ4K, Fast<PackedKind::kQ4K>);
   set(PackedKind::kQ6K, Fast<PackedKind::kQ6K>);
+  set(PackedKind::kQ5, Fast<PackedKind::kQ5>);
+  set(PackedKind::kIQ4, Fast<PackedKind::kIQ4>);
+  set(PackedKind::kQ2K, Fast<PackedKind::kQ2K>);
 }
 
 }  // namespace kvasir::KVASIR_SIMD

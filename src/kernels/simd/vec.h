@@ -124,6 +124,7 @@ inline U32 Field(U32 a, int shift, int width) {
 }
 inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
 inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // for values below 2^31
+inline F32 Lookup(const float* table, U32 index) { return {_mm256_i32gather_ps(table, index.v, 4)}; }
 
 #else  // portable: loops over eight lanes, vectorized by the compiler where it can
 
@@ -258,6 +259,7 @@ inline U32 ShiftLeft(U32 a, int shift) {
   return a;
 }
 inline F32 ToF32(U32 a) { KVASIR_LANES(static_cast<float>(static_cast<int32_t>(a.v[i]))); }
+inline F32 Lookup(const float* table, U32 index) { KVASIR_LANES(table[index.v[i]]); }
 #undef KVASIR_LANES
 
 #endif
