@@ -1,7 +1,6 @@
 #include "cli/files.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/whole_file.h"
 #include "format/quote.h"
 
 namespace kvasir {
@@ -55,24 +55,9 @@ std::string ReadTextFile(const std::string& path, std::string_view what) {
 }
 
 void WriteFileWhole(const std::string& path, std::string_view bytes) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, getpid());
-  const auto fail = [&](const char* step) {
-    const std::string reason = std::strerror(errno);
-    unlink(temporary.c_str());
-    Fail(Code::kIo, "{}: {}: {}", path, step, reason);
-  };
-  {
-    const Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file.get() < 0) Fail(Code::kIo, "{}: cannot be created: {}", path, std::strerror(errno));
-    while (!bytes.empty()) {
-      const ssize_t n = write(file.get(), bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail("cannot be written");
-      bytes.remove_prefix(static_cast<size_t>(n));
-    }
-    if (fsync(file.get()) != 0 && errno != EINVAL && errno != EROFS) fail("cannot be written");
-  }
-  if (rename(temporary.c_str(), path.c_str()) != 0) fail("cannot be renamed into place");
+  WholeFile file(path);
+  file.Write(bytes);
+  file.Commit();
 }
 
 std::vector<int32_t> ParseTokenIds(std::string_view text, const std::string& where) {

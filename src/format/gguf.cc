@@ -20,9 +20,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "GGUF is read in place");
 
-constexpr uint64_t kMaxKey = 65535;  // the format's own limit
-constexpr uint64_t kMaxName = 255;   // the format says 64; some writers exceed it
-constexpr uint64_t kMaxDims = 4;
 // The smallest key-value: length of the key, one letter, type, one byte.
 constexpr uint64_t kMinKeyValue = 8 + 1 + 4 + 1;
 // The smallest tensor entry: length of the name, one letter, dimensions, one of them, type, offset.
@@ -30,13 +27,17 @@ constexpr uint64_t kMinTensorInfo = 8 + 1 + 4 + 8 + 4 + 8;
 
 class Parser {
  public:
-  Parser(std::span<const uint8_t> bytes, const std::string& name)
-      : size_(bytes.size()), reader_(bytes, name), gguf_{.metadata = Metadata(name)} {}
+  // `problems` receives what is wrong with single tensors; null: it is thrown.
+  Parser(std::span<const uint8_t> bytes, const std::string& name, std::vector<Error>* problems)
+      : size_(bytes.size()),
+        reader_(bytes, name),
+        gguf_{.metadata = Metadata(name)},
+        problems_(problems) {}
 
   Gguf Parse(bool with_tensors) {
     ReadHeader();
     for (uint64_t i = 0; i < n_key_values_; ++i) ReadKeyValue();
-    ReadAlignment();
+    gguf_.alignment = GgufAlignment(gguf_.metadata);
     if (with_tensors) ReadTensors();
     return std::move(gguf_);
   }
@@ -44,8 +45,8 @@ class Parser {
  private:
   void ReadHeader();
   void ReadKeyValue();
-  MetadataValue ReadValue(uint32_t type, const std::string& what);
-  MetadataArray ReadArray(const std::string& what);
+  MetadataValue ReadValue(GgufType type, const std::string& what);
+  MetadataArray ReadArray(GgufType type, const std::string& what);
   template <typename Disk, typename Kept>
   MetadataArray ReadNumbers(uint64_t count, const std::string& what);
   MetadataArray ReadBools(uint64_t count, const std::string& what);
@@ -53,16 +54,28 @@ class Parser {
   std::string ReadString(std::string_view what);
   std::string ReadName(std::string_view what, uint64_t limit);
   void CheckCount(uint64_t count, uint64_t least_bytes, std::string_view what);
-  void ReadAlignment();
   void ReadTensors();
   GgufTensor ReadTensor();
-  void PlaceTensor(GgufTensor& tensor, uint64_t data_begin);
-  void CheckApart() const;
+  bool MeasureTensor(GgufTensor& tensor);
+  bool PlaceTensor(GgufTensor& tensor, uint64_t data_begin);
+  void CheckApart(std::vector<const GgufTensor*> tensors);
+  void CheckNames();
   const std::string& where() const { return reader_.where(); }
+
+  // A problem of one tensor, after which the table can still be read. False, for the callers to
+  // return.
+  template <typename... Args>
+  bool Refuse(Code code, fmt::format_string<Args...> format, Args&&... args) {
+    Error error(code, fmt::format(format, std::forward<Args>(args)...));
+    if (problems_ == nullptr) throw error;
+    problems_->push_back(std::move(error));
+    return false;
+  }
 
   uint64_t size_;
   ByteReader reader_;
   Gguf gguf_;
+  std::vector<Error>* problems_;
   uint64_t n_tensors_ = 0, n_key_values_ = 0;
 };
 
@@ -113,10 +126,15 @@ std::string Parser::ReadName(std::string_view what, uint64_t limit) {
 }
 
 void Parser::ReadKeyValue() {
-  std::string key = ReadName("key", kMaxKey);
-  const auto type = reader_.Read<uint32_t>("type of a value");
-  MetadataValue value = ReadValue(type, "the key " + Quoted(key));
-  gguf_.metadata.Set(std::move(key), std::move(value));
+  std::string key = ReadName("key", kMaxGgufKey);
+  const std::string what = "the key " + Quoted(key);
+  auto type = static_cast<GgufType>(reader_.Read<uint32_t>("type of a value"));
+  if (type == GgufType::kArray) {
+    type = static_cast<GgufType>(reader_.Read<uint32_t>(what));
+    gguf_.metadata.Set(std::move(key), ReadArray(type, what), type);
+  } else {
+    gguf_.metadata.Set(std::move(key), ReadValue(type, what), type);
+  }
 }
 
 bool ToBool(uint8_t byte, const std::string& where, const std::string& what) {
@@ -126,8 +144,8 @@ bool ToBool(uint8_t byte, const std::string& where, const std::string& what) {
   return byte == 1;
 }
 
-MetadataValue Parser::ReadValue(uint32_t type, const std::string& what) {
-  switch (static_cast<GgufType>(type)) {
+MetadataValue Parser::ReadValue(GgufType type, const std::string& what) {
+  switch (type) {
     case GgufType::kU8:
       return uint64_t{reader_.Read<uint8_t>(what)};
     case GgufType::kI8:
@@ -147,7 +165,7 @@ MetadataValue Parser::ReadValue(uint32_t type, const std::string& what) {
     case GgufType::kString:
       return ReadString(what);
     case GgufType::kArray:
-      return ReadArray(what);
+      break;
     case GgufType::kU64:
       return reader_.Read<uint64_t>(what);
     case GgufType::kI64:
@@ -155,7 +173,8 @@ MetadataValue Parser::ReadValue(uint32_t type, const std::string& what) {
     case GgufType::kF64:
       return reader_.Read<double>(what);
   }
-  Fail(Code::kCorrupt, "{}: {} has value type {}; 0 to 12 are known", where(), what, type);
+  Fail(Code::kCorrupt, "{}: {} has value type {}; 0 to 12 are known", where(), what,
+       static_cast<uint32_t>(type));
 }
 
 template <typename Disk, typename Kept>
@@ -186,10 +205,9 @@ MetadataArray Parser::ReadStrings(uint64_t count, const std::string& what) {
   return {std::move(kept)};
 }
 
-MetadataArray Parser::ReadArray(const std::string& what) {
-  const auto type = reader_.Read<uint32_t>(what);
+MetadataArray Parser::ReadArray(GgufType type, const std::string& what) {
   const auto count = reader_.Read<uint64_t>(what);
-  switch (static_cast<GgufType>(type)) {
+  switch (type) {
     case GgufType::kU8:
       return ReadNumbers<uint8_t, uint64_t>(count, what);
     case GgufType::kI8:
@@ -218,15 +236,14 @@ MetadataArray Parser::ReadArray(const std::string& what) {
     case GgufType::kF64:
       return ReadNumbers<double, double>(count, what);
   }
-  Fail(Code::kCorrupt, "{}: {} has element type {}; 0 to 12 are known", where(), what, type);
+  Fail(Code::kCorrupt, "{}: {} has element type {}; 0 to 12 are known", where(), what,
+       static_cast<uint32_t>(type));
 }
 
-void Parser::ReadAlignment() {
-  gguf_.alignment = gguf_.metadata.Uint("general.alignment", 32);
-  if (!std::has_single_bit(gguf_.alignment) || gguf_.alignment < 8 || gguf_.alignment > 65536) {
-    Fail(Code::kCorrupt, "{}: general.alignment is {}; a power of two from 8 to 65536 is expected",
-         where(), gguf_.alignment);
-  }
+// "IQ2_XXS", or the number where it has no name.
+std::string TypeInWords(uint32_t type) {
+  const std::string_view name = ForeignGgufType(type);
+  return name.empty() ? fmt::format("number {}", type) : std::string(name);
 }
 
 std::string KnownTypes() {
@@ -238,70 +255,87 @@ std::string KnownTypes() {
   return names;
 }
 
+// One entry of the table as it stands, unchecked but for what the next one hangs on.
 GgufTensor Parser::ReadTensor() {
   GgufTensor tensor;
-  tensor.name = ReadName("name of a tensor", kMaxName);
+  tensor.name = ReadName("name of a tensor", kMaxGgufName);
   const std::string what = "tensor " + Quoted(tensor.name);
   const auto n_dims = reader_.Read<uint32_t>(what);
-  if (n_dims < 1 || n_dims > kMaxDims) {
+  if (n_dims < 1 || n_dims > kMaxGgufDims) {
     Fail(Code::kCorrupt, "{}: {} has {} dimensions; 1 to {} are allowed", where(), what, n_dims,
-         kMaxDims);
+         kMaxGgufDims);
   }
-  uint64_t elements = 1;
-  for (uint32_t i = 0; i < n_dims; ++i) {
-    const auto dim = reader_.Read<uint64_t>(what);
-    if (dim == 0) {
-      Fail(Code::kCorrupt, "{}: dimension {} of {} is zero", where(), i, what);
-    }
-    elements = MulOrThrow(elements, dim, where() + ": " + what);
-    tensor.shape.push_back(dim);
-  }
-  const auto type = reader_.Read<uint32_t>(what);
-  const DTypeInfo* info = FindGgufType(type);
-  if (info == nullptr) {
-    Fail(Code::kUnsupported, "{}: {} has type number {}; known types are {}", where(), what, type,
-         KnownTypes());
-  }
-  tensor.dtype = info->dtype;
-  if (tensor.shape[0] % info->block != 0) {
-    Fail(Code::kCorrupt, "{}: rows of {} have {} elements, no multiple of the {} of a {} block",
-         where(), what, tensor.shape[0], info->block, info->name);
-  }
-  tensor.bytes = MulOrThrow(elements / info->block, info->bytes,
-                            fmt::format("{}: bytes of {}", where(), what));
+  for (uint32_t i = 0; i < n_dims; ++i) tensor.shape.push_back(reader_.Read<uint64_t>(what));
+  tensor.type = reader_.Read<uint32_t>(what);
   tensor.offset = reader_.Read<uint64_t>(what);
   return tensor;
 }
 
+// Type and bytes of a tensor.
+bool Parser::MeasureTensor(GgufTensor& tensor) {
+  const std::string name = Quoted(tensor.name);
+  uint64_t elements = 1;
+  for (size_t i = 0; i < tensor.shape.size(); ++i) {
+    if (tensor.shape[i] == 0) {
+      return Refuse(Code::kCorrupt, "{}: dimension {} of tensor {} is zero", where(), i, name);
+    }
+    if (__builtin_mul_overflow(elements, tensor.shape[i], &elements)) {
+      return Refuse(Code::kCorrupt, "{}: the elements of tensor {}, {}, do not fit into 64 bits",
+                    where(), name, fmt::join(tensor.shape, " x "));
+    }
+  }
+  const DTypeInfo* info = FindGgufType(tensor.type);
+  if (info == nullptr) {
+    return Refuse(Code::kUnsupported, "{}: tensor {} has the type {}; known types are {}", where(),
+                  name, TypeInWords(tensor.type), KnownTypes());
+  }
+  tensor.dtype = info->dtype;
+  if (tensor.shape[0] % info->block != 0) {
+    return Refuse(Code::kCorrupt,
+                  "{}: rows of tensor {} have {} elements, no multiple of the {} of a {} block",
+                  where(), name, tensor.shape[0], info->block, info->name);
+  }
+  if (__builtin_mul_overflow(elements / info->block, uint64_t{info->bytes}, &tensor.bytes)) {
+    tensor.bytes = 0;
+    return Refuse(Code::kCorrupt, "{}: the bytes of tensor {} do not fit into 64 bits", where(),
+                  name);
+  }
+  return true;
+}
+
 // Turns the offset inside the data section into one inside the file.
-void Parser::PlaceTensor(GgufTensor& tensor, uint64_t data_begin) {
+bool Parser::PlaceTensor(GgufTensor& tensor, uint64_t data_begin) {
+  const std::string name = Quoted(tensor.name);
   if (tensor.offset % gguf_.alignment != 0) {
-    Fail(Code::kCorrupt, "{}: tensor {} is at offset {}, no multiple of the alignment {}", where(),
-         Quoted(tensor.name), tensor.offset, gguf_.alignment);
+    return Refuse(Code::kCorrupt, "{}: tensor {} is at offset {}, no multiple of the alignment {}",
+                  where(), name, tensor.offset, gguf_.alignment);
   }
   const uint64_t data_bytes = size_ > data_begin ? size_ - data_begin : 0;
   if (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset) {
-    Fail(Code::kCorrupt, "{}: tensor {} needs {} bytes at offset {} of a data section of {} bytes",
-         where(), Quoted(tensor.name), tensor.bytes, tensor.offset, data_bytes);
+    return Refuse(Code::kCorrupt,
+                  "{}: tensor {} needs {} bytes at offset {} of a data section of {} bytes",
+                  where(), name, tensor.bytes, tensor.offset, data_bytes);
   }
   tensor.offset += data_begin;
+  return true;
 }
 
-void Parser::CheckApart() const {
+void Parser::CheckNames() {
   std::unordered_set<std::string_view> names;
-  std::vector<const GgufTensor*> by_offset;
   for (const GgufTensor& tensor : gguf_.tensors) {
     if (!names.insert(tensor.name).second) {
-      Fail(Code::kCorrupt, "{}: the tensor {} occurs twice", where(), Quoted(tensor.name));
+      Refuse(Code::kCorrupt, "{}: the tensor {} occurs twice", where(), Quoted(tensor.name));
     }
-    by_offset.push_back(&tensor);
   }
-  std::sort(by_offset.begin(), by_offset.end(),
+}
+
+void Parser::CheckApart(std::vector<const GgufTensor*> tensors) {
+  std::sort(tensors.begin(), tensors.end(),
             [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
-  for (size_t i = 1; i < by_offset.size(); ++i) {
-    if (by_offset[i - 1]->offset + by_offset[i - 1]->bytes > by_offset[i]->offset) {
-      Fail(Code::kCorrupt, "{}: the tensors {} and {} overlap", where(),
-           Quoted(by_offset[i - 1]->name), Quoted(by_offset[i]->name));
+  for (size_t i = 1; i < tensors.size(); ++i) {
+    if (tensors[i - 1]->offset + tensors[i - 1]->bytes > tensors[i]->offset) {
+      Refuse(Code::kCorrupt, "{}: the tensors {} and {} overlap", where(),
+             Quoted(tensors[i - 1]->name), Quoted(tensors[i]->name));
     }
   }
 }
@@ -311,18 +345,41 @@ void Parser::ReadTensors() {
   gguf_.tensors.reserve(n_tensors_);
   for (uint64_t i = 0; i < n_tensors_; ++i) gguf_.tensors.push_back(ReadTensor());
   const uint64_t data_begin = RoundUp<uint64_t>(reader_.offset(), gguf_.alignment);
-  for (GgufTensor& tensor : gguf_.tensors) PlaceTensor(tensor, data_begin);
-  CheckApart();
+  std::vector<const GgufTensor*> placed;
+  for (GgufTensor& tensor : gguf_.tensors) {
+    if (MeasureTensor(tensor) && PlaceTensor(tensor, data_begin)) placed.push_back(&tensor);
+  }
+  CheckNames();
+  CheckApart(std::move(placed));
 }
 
 }  // namespace
 
+uint64_t GgufAlignment(const Metadata& metadata) {
+  const uint64_t alignment = metadata.Uint("general.alignment", 32);
+  if (!std::has_single_bit(alignment) || alignment < 8 || alignment > 65536) {
+    Fail(Code::kCorrupt, "{}: general.alignment is {}; a power of two from 8 to 65536 is expected",
+         metadata.where(), alignment);
+  }
+  return alignment;
+}
+
+std::string GgufTypeName(uint32_t gguf_id) {
+  const DTypeInfo* info = FindGgufType(gguf_id);
+  return info != nullptr ? std::string(info->name) : TypeInWords(gguf_id);
+}
+
 Gguf ParseGguf(std::span<const uint8_t> bytes, const std::string& name) {
-  return Parser(bytes, name).Parse(/*with_tensors=*/true);
+  return Parser(bytes, name, nullptr).Parse(/*with_tensors=*/true);
+}
+
+Gguf SurveyGguf(std::span<const uint8_t> bytes, const std::string& name,
+                std::vector<Error>* problems) {
+  return Parser(bytes, name, problems).Parse(/*with_tensors=*/true);
 }
 
 Metadata ParseGgufMetadata(std::span<const uint8_t> bytes, const std::string& name) {
-  return Parser(bytes, name).Parse(/*with_tensors=*/false).metadata;
+  return Parser(bytes, name, nullptr).Parse(/*with_tensors=*/false).metadata;
 }
 
 Metadata ReadGgufMetadata(const std::string& path) {

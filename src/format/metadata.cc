@@ -23,8 +23,8 @@ size_t MetadataArray::size() const {
 }
 
 const MetadataValue* Metadata::Find(std::string_view key) const {
-  const auto found = values_.find(key);
-  return found == values_.end() ? nullptr : &found->second;
+  const auto found = entries_.find(key);
+  return found == entries_.end() ? nullptr : &found->second.value;
 }
 
 bool Metadata::Has(std::string_view key) const { return Find(key) != nullptr; }
@@ -126,8 +126,25 @@ std::vector<double> Metadata::Floats(std::string_view key) const {
   return *floats;
 }
 
+namespace {
+
+GgufType WidestType(const MetadataValue& value) {
+  constexpr GgufType kTypes[] = {GgufType::kBool, GgufType::kI64, GgufType::kU64, GgufType::kF64,
+                                 GgufType::kString};
+  const auto* array = std::get_if<MetadataArray>(&value);
+  return kTypes[array == nullptr ? value.index() : array->values.index()];
+}
+
+}  // namespace
+
 void Metadata::Set(std::string key, MetadataValue value) {
-  const auto [place, fresh] = values_.try_emplace(std::move(key), std::move(value));
+  const GgufType type = WidestType(value);
+  Set(std::move(key), std::move(value), type);
+}
+
+void Metadata::Set(std::string key, MetadataValue value, GgufType type) {
+  const auto [place, fresh] =
+      entries_.try_emplace(std::move(key), MetadataEntry{std::move(value), type, entries_.size()});
   if (!fresh) Fail(Code::kCorrupt, "{}: the key {} occurs twice", where_, Quoted(place->first));
 }
 

@@ -1,5 +1,8 @@
 // GGUF key-value metadata: typed values that were checked against the file's size when read.
 //
+// Integers widen to 64 bits and reals to f64; beside each value stands the type the file gave it,
+// so that writing it again gives the same bytes.
+//
 // Cost     Values are copied out of the file: integers and reals as 64 bits each, so at most eight
 //          times the bytes they take in the file.
 // Errors   kCorrupt naming the source and the key: a key that is absent, repeated or of another
@@ -14,6 +17,8 @@
 #include <variant>
 #include <vector>
 
+#include "format/gguf_types.h"
+
 namespace kvasir {
 
 struct MetadataArray;
@@ -27,11 +32,18 @@ struct MetadataArray {
   size_t size() const;
 };
 
+struct MetadataEntry {
+  MetadataValue value;
+  GgufType type;  // of the value in the file; of the elements, where it is an array
+  size_t place;   // in the order of the file
+};
+
 class Metadata {
  public:
   // `where` opens error messages: the name of the file.
   explicit Metadata(std::string where = "metadata") : where_(std::move(where)) {}
 
+  const std::string& where() const { return where_; }
   bool Has(std::string_view key) const;
   // nullptr when absent.
   const MetadataValue* Find(std::string_view key) const;
@@ -50,15 +62,17 @@ class Metadata {
   std::vector<int64_t> Ints(std::string_view key) const;   // empty when absent
   std::vector<double> Floats(std::string_view key) const;  // empty when absent
 
-  const std::map<std::string, MetadataValue, std::less<>>& all() const { return values_; }
-  void Set(std::string key, MetadataValue value);  // throws kCorrupt on a repeated key
+  const std::map<std::string, MetadataEntry, std::less<>>& all() const { return entries_; }
+  // Throws kCorrupt on a repeated key. Without a type: the widest one of the value's kind.
+  void Set(std::string key, MetadataValue value);
+  void Set(std::string key, MetadataValue value, GgufType type);
 
  private:
   const MetadataValue& Require(std::string_view key) const;
   [[noreturn]] void WrongType(std::string_view key, std::string_view wanted) const;
 
   std::string where_;
-  std::map<std::string, MetadataValue, std::less<>> values_;
+  std::map<std::string, MetadataEntry, std::less<>> entries_;
 };
 
 }  // namespace kvasir
