@@ -44,16 +44,55 @@ RANDOM = {
     "qwen2": dict(
         kind="qwen2", vocab_size=80, hidden_size=32, intermediate_size=56, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, rope_theta=1000000.0),
+    "llama_linear": dict(
+        kind="llama", vocab_size=48, hidden_size=24, intermediate_size=40, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, rope_theta=10000.0,
+        rope_scaling=dict(type="linear", factor=2.5)),
+    "llama_llama3": dict(
+        kind="llama", vocab_size=48, hidden_size=24, intermediate_size=20, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=48, tie_word_embeddings=True, rope_theta=5000.0,
+        mlp_bias=True,
+        rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                          original_max_position_embeddings=64)),
+    "llama_yarn": dict(
+        kind="llama", new=True, vocab_size=48, hidden_size=24, intermediate_size=24,
+        num_attention_heads=3, num_key_value_heads=1, head_dim=32, tie_word_embeddings=False,
+        rope_theta=2000.0,
+        rope_scaling=dict(rope_type="yarn", factor=6.0, original_max_position_embeddings=40,
+                          beta_fast=8.0)),
+    "mistral_window": dict(
+        kind="mistral", vocab_size=48, hidden_size=24, intermediate_size=40, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=20, tie_word_embeddings=False, rope_theta=10000.0,
+        sliding_window=7),
+    "mistral_wide": dict(
+        kind="mistral", new=True, vocab_size=40, hidden_size=16, intermediate_size=24,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=256, tie_word_embeddings=True,
+        rope_theta=1000000.0, sliding_window=None),
+    "qwen2_window_yarn": dict(
+        kind="qwen2", vocab_size=48, hidden_size=32, intermediate_size=40, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True, rope_theta=1000.0,
+        use_sliding_window=True, sliding_window=9, max_window_layers=1,
+        rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=64)),
+    "qwen3": dict(
+        kind="qwen3", vocab_size=48, hidden_size=24, intermediate_size=40, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=20, tie_word_embeddings=True, rope_theta=1000000.0),
+    "qwen3_layers": dict(
+        kind="qwen3", new=True, vocab_size=48, hidden_size=24, intermediate_size=40,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=False,
+        rope_theta=10000.0, attention_bias=True, use_sliding_window=True, sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"]),
 }
+CONFIGS = dict(llama=transformers.LlamaConfig, mistral=transformers.MistralConfig,
+               qwen2=transformers.Qwen2Config, qwen3=transformers.Qwen3Config)
 
 
-def random_model(kind, dtype=torch.float32, **shape):
+def random_model(kind, dtype=torch.float32, new=False, rope_scaling=None, **shape):
     """A model whose every parameter is random, norms and biases included."""
-    rope_theta = shape.pop("rope_theta")
-    config_class = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config}[kind]
-    config = config_class(
-        num_hidden_layers=2, max_position_embeddings=256, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+    rope = {"rope_type": "default", "rope_theta": shape.pop("rope_theta")}
+    rope.update(rope_scaling or {})
+    rope["rope_type"] = rope.pop("type", rope["rope_type"])
+    config = CONFIGS[kind](
+        num_hidden_layers=2, max_position_embeddings=256, rms_norm_eps=1e-5, rope_parameters=rope,
         bos_token_id=1, eos_token_id=2, **shape)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
@@ -93,11 +132,17 @@ def write_folder(name, options):
     keep = ["architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size",
             "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
             "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "hidden_act",
-            "attention_bias"]
-    plain = {key: config[key] for key in keep if key in config}
-    plain["architectures"] = [type(model).__name__]
-    plain["rope_theta"] = options["rope_theta"]  # as most published folders spell it
-    plain["torch_dtype"] = str(dtype).removeprefix("torch.")
+            "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+            "max_window_layers"]
+    if options.get("new"):  # as this version of the library writes it
+        plain = config | {"architectures": [type(model).__name__]}
+        del plain["transformers_version"]
+    else:  # as most published folders spell it
+        plain = {key: config[key] for key in keep if key in config}
+        plain["architectures"] = [type(model).__name__]
+        plain["rope_theta"] = options["rope_theta"]
+        plain["rope_scaling"] = options.get("rope_scaling")
+        plain["torch_dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
     write_case(folder, model, options["vocab_size"])
 
@@ -157,6 +202,7 @@ def write_gguf(name):
 def write_random():
     for name, options in RANDOM.items():
         torch.manual_seed(20)
+        print(name)
         write_folder(name, options)
     torch.manual_seed(20)
     write_gguf("llama_gguf")

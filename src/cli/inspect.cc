@@ -44,8 +44,8 @@ ordered_json Shape(const ModelConfig& c) {
           {"intermediate", c.intermediate},
           {"vocabulary", c.vocab_size},
           {"norm_eps", c.norm_eps},
-          {"rope_theta", c.rope_theta},
-          {"rope_interleaved", c.rope_interleaved},
+          {"rope_theta", c.rope.theta},
+          {"rope_interleaved", c.rope.interleaved},
           {"tied_embeddings", c.tied_embeddings}};
 }
 

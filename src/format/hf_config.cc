@@ -1,5 +1,6 @@
 #include "format/hf_config.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -24,22 +25,26 @@ class Fields {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
+  bool Has(const char* key) const { return object_.contains(key); }
   std::string Name(const char* key) const { return fmt::format("{}: {}", where_, key); }
 
-  uint32_t Dimension(const char* key) const {
-    const json* value = Find(key);
-    if (value == nullptr) Fail(Code::kCorrupt, "{} is missing", Name(key));
-    if (!value->is_number_unsigned()) Fail(Code::kCorrupt, "{} is no whole number", Name(key));
-    return ToDimension(value->get<uint64_t>(), Name(key));
-  }
+  uint32_t Dimension(const char* key) const { return ToDimension(Whole(key), Name(key)); }
   uint32_t Dimension(const char* key, uint32_t otherwise) const {
     return Find(key) == nullptr ? otherwise : Dimension(key);
   }
-  double Number(const char* key, double otherwise) const {
+  // A number that may be 0.
+  uint32_t Count(const char* key, uint32_t otherwise) const {
+    if (Find(key) == nullptr) return otherwise;
+    return Whole(key) == 0 ? 0 : Dimension(key);
+  }
+  double Number(const char* key) const {
     const json* value = Find(key);
-    if (value == nullptr) return otherwise;
+    if (value == nullptr) Fail(Code::kCorrupt, "{} is missing", Name(key));
     if (!value->is_number()) Fail(Code::kCorrupt, "{} is no number", Name(key));
     return value->get<double>();
+  }
+  double Number(const char* key, double otherwise) const {
+    return Find(key) == nullptr ? otherwise : Number(key);
   }
   bool Bool(const char* key, bool otherwise) const {
     const json* value = Find(key);
@@ -65,14 +70,34 @@ class Fields {
   }
 
  private:
+  uint64_t Whole(const char* key) const {
+    const json* value = Find(key);
+    if (value == nullptr) Fail(Code::kCorrupt, "{} is missing", Name(key));
+    if (!value->is_number_unsigned()) Fail(Code::kCorrupt, "{} is no whole number", Name(key));
+    return value->get<uint64_t>();
+  }
+
   const json& object_;
   std::string where_;
 };
 
-// The architecture by both of its names; one suffices, two must agree.
-std::string Architecture(const Fields& fields) {
-  static constexpr std::pair<const char*, const char*> kKnown[] = {{"llama", "LlamaForCausalLM"},
-                                                                   {"qwen2", "Qwen2ForCausalLM"}};
+// What the library's configuration classes differ in. Defaults are those for absent fields.
+struct Family {
+  const char* type;  // "model_type"
+  const char* class_name;
+  uint32_t n_kv_heads;  // 0: as many as query heads
+  uint32_t head_dim;    // 0: the share of a head in the width
+  uint32_t context_length;
+};
+constexpr Family kFamilies[] = {
+    {"llama", "LlamaForCausalLM", 0, 0, 2048},
+    {"mistral", "MistralForCausalLM", 8, 0, 131072},
+    {"qwen2", "Qwen2ForCausalLM", 32, 0, 32768},
+    {"qwen3", "Qwen3ForCausalLM", 32, 128, 32768},
+};
+
+// The family by both of its names; one suffices, two must agree.
+const Family& FamilyOf(const Fields& fields) {
   std::string class_name;
   if (const json* classes = fields.Find("architectures")) {
     if (!classes->is_array() || classes->size() != 1 || !classes->front().is_string()) {
@@ -81,50 +106,146 @@ std::string Architecture(const Fields& fields) {
     class_name = classes->front().get<std::string>();
   }
   const std::string type = fields.String("model_type", "");
-  for (const auto& [known_type, known_class] : kKnown) {
-    const bool matches =
-        (type.empty() || type == known_type) && (class_name.empty() || class_name == known_class);
-    if (matches && !(type.empty() && class_name.empty())) return known_type;
+  std::string known;
+  for (const Family& family : kFamilies) {
+    const bool matches = (type.empty() || type == family.type) &&
+                         (class_name.empty() || class_name == family.class_name);
+    if (matches && !(type.empty() && class_name.empty())) return family;
+    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", family.class_name, family.type);
   }
-  Fail(Code::kUnsupported,
-       "{} is {} with model_type {}; LlamaForCausalLM (llama) and Qwen2ForCausalLM (qwen2) are "
-       "known",
-       fields.Name("architectures"), Quoted(class_name), Quoted(type));
+  Fail(Code::kUnsupported, "{} is {} with model_type {}; known are {}",
+       fields.Name("architectures"), Quoted(class_name), Quoted(type), known);
 }
 
-// "rope_parameters" (new) or "rope_theta" beside "rope_scaling" (old).
-float RopeTheta(const Fields& fields) {
-  double theta = fields.Number("rope_theta", 10000);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const json* object = fields.Find(key);
-    if (object == nullptr) continue;
-    const Fields rope(*object, fields.Name(key));
-    for (const char* type : {"rope_type", "type"}) rope.Expect(type, "default");
-    theta = rope.Number("rope_theta", theta);
-    if (rope.Number("partial_rotary_factor", 1) != 1) {
-      Fail(Code::kUnsupported, "{}: only 1 is known", rope.Name("partial_rotary_factor"));
-    }
-  }
+void ReadLlama3(const Fields& fields, RopeConfig& rope) {
+  rope.scaling = RopeScaling::kLlama3;
+  rope.factor = fields.Number("factor");
+  rope.low_frequency = fields.Number("low_freq_factor");
+  rope.high_frequency = fields.Number("high_freq_factor");
+}
+
+void ReadYarn(const Fields& fields, uint32_t context_length, RopeConfig& rope) {
+  rope.scaling = RopeScaling::kYarn;
+  rope.factor = fields.Number("factor", context_length / rope.original_context);
+  // The library takes 0 for absent.
+  const auto nonzero = [&](const char* key, double otherwise) {
+    const double value = fields.Number(key, otherwise);
+    return value == 0 ? otherwise : value;
+  };
+  rope.beta_fast = nonzero("beta_fast", 32);
+  rope.beta_slow = nonzero("beta_slow", 1);
+  rope.truncate = fields.Bool("truncate", true);
+  const double part = fields.Number("mscale", 0), whole = fields.Number("mscale_all_dim", 0);
+  const double implied = part != 0 && whole != 0 ? YarnAttentionFactor(rope.factor, part) /
+                                                       YarnAttentionFactor(rope.factor, whole)
+                                                 : YarnAttentionFactor(rope.factor);
+  rope.attention_factor = fields.Number("attention_factor", implied);
+}
+
+void ExpectWholeHeads(const Fields& fields) {
   if (fields.Number("partial_rotary_factor", 1) != 1) {
     Fail(Code::kUnsupported, "{}: only 1 is known", fields.Name("partial_rotary_factor"));
   }
-  return ToPositive(theta, 1e30, fields.Name("rope_theta"));
+}
+
+// "rope_scaling" beside "rope_theta" (old), else "rope_parameters" (new).
+RopeConfig ReadRope(const Fields& top, uint32_t context_length) {
+  RopeConfig rope;
+  ExpectWholeHeads(top);
+  double theta = top.Number("rope_theta", 10000);
+  const json* old = top.Find("rope_scaling");
+  const char* key = old != nullptr && !old->empty() ? "rope_scaling" : "rope_parameters";
+  if (const json* object = top.Find(key)) {
+    const Fields fields(*object, top.Name(key));
+    for (const auto& [name, value] : object->items()) {
+      if (!value.is_object()) continue;
+      Fail(Code::kUnsupported, "{} is an object; parameters that hold for all layers are known",
+           fields.Name(name.c_str()));
+    }
+    ExpectWholeHeads(fields);
+    theta = fields.Number("rope_theta", theta);
+    rope.original_context =
+        top.Number("original_max_position_embeddings",
+                   fields.Number("original_max_position_embeddings", context_length));
+    const char* type_key = fields.Find("rope_type") != nullptr ? "rope_type" : "type";
+    const std::string type = fields.String(type_key, "default");
+    if (type == "linear") {
+      rope.scaling = RopeScaling::kLinear;
+      rope.factor = fields.Number("factor");
+    } else if (type == "llama3") {
+      ReadLlama3(fields, rope);
+    } else if (type == "yarn") {
+      ReadYarn(fields, context_length, rope);
+    } else if (type != "default") {
+      Fail(Code::kUnsupported, "{} is {}; default, linear, llama3 and yarn are known",
+           fields.Name(type_key), Quoted(type));
+    }
+  }
+  rope.theta = ToPositive(theta, 1e30, top.Name("rope_theta"));
+  return rope;
+}
+
+// "layer_types": which layers slide; empty when absent.
+std::vector<bool> LayerTypes(const Fields& fields, uint32_t n_layers) {
+  std::vector<bool> slides;
+  const json* types = fields.Find("layer_types");
+  if (types == nullptr) return slides;
+  if (!types->is_array() || types->size() != n_layers) {
+    Fail(Code::kCorrupt, "{} is no list of {} strings", fields.Name("layer_types"), n_layers);
+  }
+  for (const json& type : *types) {
+    if (type != "full_attention" && type != "sliding_attention") {
+      Fail(Code::kUnsupported, "{}: only full_attention and sliding_attention are known",
+           fields.Name("layer_types"));
+    }
+    slides.push_back(type == "sliding_attention");
+  }
+  return slides;
+}
+
+void ReadWindow(const Fields& fields, ModelConfig& config) {
+  const bool mistral = config.architecture == "mistral";
+  const bool llama = config.architecture == "llama";
+  if (llama) fields.ExpectFalse("use_sliding_window");
+  // null means none, absent the library's default.
+  if (mistral || (!llama && fields.Bool("use_sliding_window", false))) {
+    config.sliding_window = !fields.Has("sliding_window") ? 4096
+                            : fields.Find("sliding_window") == nullptr
+                                ? 0
+                                : fields.Dimension("sliding_window");
+  }
+  if (!llama && !mistral) config.first_sliding_layer = fields.Count("max_window_layers", 28);
+  config.sliding_layers = LayerTypes(fields, config.n_layers);
+  const auto& slides = config.sliding_layers;
+  const bool some = std::find(slides.begin(), slides.end(), true) != slides.end();
+  const bool all = std::find(slides.begin(), slides.end(), false) == slides.end();
+  if (some && config.sliding_window == 0) {
+    Fail(Code::kCorrupt, "{}: sliding_attention without a sliding_window",
+         fields.Name("layer_types"));
+  }
+  if (mistral && config.sliding_window > 0 && !all) {
+    Fail(Code::kUnsupported,
+         "{}: a Mistral that slides in some layers only; in all or none is known",
+         fields.Name("layer_types"));
+  }
+}
+
+void ReadBiases(const Fields& fields, ModelConfig& config) {
+  const auto presence = [&](const char* key) {
+    return fields.Bool(key, false) ? Presence::kRequired : Presence::kForbidden;
+  };
+  const bool llama = config.architecture == "llama";
+  config.qkv_bias = config.output_bias =
+      llama || config.architecture == "qwen3" ? presence("attention_bias") : Presence::kForbidden;
+  if (config.architecture == "qwen2") config.qkv_bias = Presence::kRequired;
+  config.mlp_bias = llama ? presence("mlp_bias") : Presence::kForbidden;
 }
 
 void CheckKnownForm(const Fields& fields) {
   fields.Expect("hidden_act", "silu");
-  fields.ExpectFalse("use_sliding_window");
-  fields.ExpectFalse("mlp_bias");
   if (fields.Find("quantization_config") != nullptr) {
     Fail(Code::kUnsupported, "{}: weights in F32, F16 or BF16 are known",
          fields.Name("quantization_config"));
-  }
-  if (const json* types = fields.Find("layer_types")) {
-    for (const json& type : *types) {
-      if (type != "full_attention") {
-        Fail(Code::kUnsupported, "{}: only full_attention is known", fields.Name("layer_types"));
-      }
-    }
   }
 }
 
@@ -134,22 +255,29 @@ ModelConfig ParseHfConfig(std::string_view text, const std::string& where) {
   const json root = ParseJson(text, where);
   const Fields fields(root, where);
   ModelConfig config;
-  config.architecture = Architecture(fields);
+  const Family& family = FamilyOf(fields);
+  config.architecture = family.type;
   CheckKnownForm(fields);
-  const bool llama = config.architecture == "llama";
   config.n_layers = fields.Dimension("num_hidden_layers");
   config.hidden = fields.Dimension("hidden_size");
   config.intermediate = fields.Dimension("intermediate_size");
   config.n_heads = fields.Dimension("num_attention_heads");
-  config.n_kv_heads = fields.Dimension("num_key_value_heads", config.n_heads);
-  config.head_dim = fields.Find("head_dim") != nullptr
-                        ? fields.Dimension("head_dim")
+  // null means as many as query heads in all of them.
+  const bool stated = fields.Has("num_key_value_heads") || family.n_kv_heads == 0;
+  config.n_kv_heads =
+      fields.Dimension("num_key_value_heads", stated ? config.n_heads : family.n_kv_heads);
+  config.head_dim = fields.Find("head_dim") != nullptr ? fields.Dimension("head_dim")
+                    : family.head_dim > 0 && !fields.Has("head_dim")
+                        ? family.head_dim
                         : ImpliedHeadDim(config.hidden, config.n_heads, where);
   config.vocab_size = fields.Dimension("vocab_size");
-  config.context_length = fields.Dimension("max_position_embeddings", llama ? 2048 : 32768);
+  config.context_length = fields.Dimension("max_position_embeddings", family.context_length);
   config.norm_eps = ToPositive(fields.Number("rms_norm_eps", 1e-6), 1, fields.Name("rms_norm_eps"));
-  config.rope_theta = RopeTheta(fields);
+  config.rope = ReadRope(fields, config.context_length);
   config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
+  config.qk_norm = config.architecture == "qwen3";
+  ReadWindow(fields, config);
+  ReadBiases(fields, config);
   CheckConfig(config, where);
   return config;
 }

@@ -9,11 +9,11 @@
 
 namespace kvasir {
 
-// From config.json of a LlamaForCausalLM or Qwen2ForCausalLM, written by old or new versions of the
-// library (rope_theta, or rope_parameters). Fields that are absent have that library's defaults
-// where it has usable ones.
+// From config.json of a Llama, Mistral, Qwen2 or Qwen3 ...ForCausalLM, written by old or new
+// versions of the library (rope_theta and rope_scaling, or rope_parameters). Fields that are absent
+// have that library's defaults where it has usable ones.
 // Errors: kCorrupt; kUnsupported, by name, for what computes something else (other activations,
-// scaled RoPE, sliding windows, quantized weights).
+// other scalings of RoPE, quantized weights).
 ModelConfig ParseHfConfig(std::string_view text, const std::string& where);
 
 // "weight_map" of model.safetensors.index.json: tensor to file, each a plain name inside the

@@ -29,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   AllowRefusal([&] {
     const ModelConfig config = ParseHfConfig(text, "fuzz");
     CHECK(config.head_dim % 2 == 0 && config.n_heads % config.n_kv_heads == 0);
-    CHECK(config.norm_eps > 0 && config.rope_theta > 0);
+    CHECK(config.norm_eps > 0 && config.rope.theta > 0);
   });
   AllowRefusal([&] {
     for (const auto& [tensor, file] : ParseShardIndex(text, "fuzz")) {

@@ -1,5 +1,7 @@
 #include "format/model_config.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string_view>
 
 #include "base/error.h"
@@ -38,6 +40,32 @@ void CheckConfig(const ModelConfig& config, const std::string& where) {
   if (config.head_dim % 2 != 0) {
     Fail(Code::kCorrupt, "{}: heads of size {}; RoPE needs an even size", where, config.head_dim);
   }
+  const RopeConfig& rope = config.rope;
+  const auto positive = [&](double value, std::string_view what) {
+    ToPositive(value, 1e30, fmt::format("{}: RoPE scaling: {}", where, what));
+  };
+  positive(rope.factor, "the factor");
+  positive(rope.attention_factor, "the attention factor");
+  if (rope.scaling == RopeScaling::kLlama3 || rope.scaling == RopeScaling::kYarn) {
+    positive(rope.original_context, "the original context");
+  }
+  if (rope.scaling == RopeScaling::kLlama3) {
+    positive(rope.low_frequency, "the low frequency's factor");
+    positive(rope.high_frequency, "the high frequency's factor");
+    if (rope.low_frequency >= rope.high_frequency) {
+      Fail(Code::kCorrupt, "{}: RoPE scaling: a low frequency's factor of {} is not below {}",
+           where, rope.low_frequency, rope.high_frequency);
+    }
+  }
+  if (rope.scaling == RopeScaling::kYarn) {
+    positive(rope.beta_fast, "beta_fast");
+    positive(rope.beta_slow, "beta_slow");
+    if (rope.theta == 1) Fail(Code::kCorrupt, "{}: YaRN needs a theta other than 1", where);
+  }
+}
+
+double YarnAttentionFactor(double factor, double multiplier) {
+  return factor <= 1 ? 1 : 0.1 * multiplier * std::log(factor) + 1;
 }
 
 namespace {
@@ -52,6 +80,7 @@ class ArchitectureKeys {
 
   std::string Key(std::string_view name) const { return prefix_ + std::string(name); }
 
+  bool Has(std::string_view name) const { return metadata_.Has(Key(name)); }
   uint64_t Uint(std::string_view name) const {
     const MetadataValue* value = metadata_.Find(Key(name));
     if (value != nullptr && std::holds_alternative<MetadataArray>(*value)) {
@@ -87,9 +116,10 @@ class ArchitectureKeys {
 
 void CheckArchitecture(const Metadata& metadata, const std::string& where) {
   const std::string& architecture = metadata.String("general.architecture");
-  if (architecture != "llama" && architecture != "qwen2") {
-    Fail(Code::kUnsupported, "{}: architecture {}; llama and qwen2 are known", where,
-         Quoted(architecture));
+  constexpr std::string_view kKnown[] = {"llama", "qwen2", "qwen3"};
+  if (std::find(std::begin(kKnown), std::end(kKnown), architecture) == std::end(kKnown)) {
+    Fail(Code::kUnsupported, "{}: architecture {}; {} are known", where, Quoted(architecture),
+         fmt::join(kKnown, ", "));
   }
   const uint64_t splits = metadata.Uint("split.count", 1);
   if (splits > 1) {
@@ -98,18 +128,38 @@ void CheckArchitecture(const Metadata& metadata, const std::string& where) {
   }
 }
 
+RopeConfig ReadRope(const ArchitectureKeys& keys, uint32_t context_length,
+                    const std::string& where) {
+  RopeConfig rope;
+  rope.theta = ToPositive(keys.Float("rope.freq_base", 10000), 1e30,
+                          where + ": " + keys.Key("rope.freq_base"));
+  rope.factor = keys.Float("rope.scaling.factor", keys.Float("rope.scale_linear", 1));
+  if (rope.factor == 0) rope.factor = 1;  // some writers' word for none
+  // Writers that state a factor without a type mean linear scaling.
+  const std::string type = keys.String("rope.scaling.type", rope.factor == 1 ? "none" : "linear");
+  if (type == "none") {
+    rope.factor = 1;
+  } else if (type == "linear") {
+    rope.scaling = RopeScaling::kLinear;
+  } else if (type == "yarn") {
+    rope.scaling = RopeScaling::kYarn;
+    rope.original_context =
+        static_cast<double>(keys.Uint("rope.scaling.original_context_length", context_length));
+    rope.beta_fast = keys.Float("rope.scaling.yarn_beta_fast", rope.beta_fast);
+    rope.beta_slow = keys.Float("rope.scaling.yarn_beta_slow", rope.beta_slow);
+    rope.attention_factor = YarnAttentionFactor(rope.factor) *
+                            keys.Float("rope.scaling.yarn_attn_factor", 1) *
+                            keys.Float("rope.scaling.attn_factor", 1);
+    const double mix = keys.Float("rope.scaling.yarn_ext_factor", 1);
+    if (mix != 1) keys.Unsupported("rope.scaling.yarn_ext_factor", fmt::format("{}", mix), "1");
+  } else {
+    keys.Unsupported("rope.scaling.type", Quoted(type), "none, linear or yarn");
+  }
+  return rope;
+}
+
 // What would silently give wrong numbers if it were passed over.
 void CheckKnownForm(const ArchitectureKeys& keys, const ModelConfig& config) {
-  const std::string scaling = keys.String("rope.scaling.type", "");
-  if (!scaling.empty() && scaling != "none")
-    keys.Unsupported("rope.scaling.type", Quoted(scaling), "none");
-  // Writers that state a factor without a type mean linear scaling; 0 stands for none.
-  for (const std::string_view name : {"rope.scaling.factor", "rope.scale_linear"}) {
-    const double factor = keys.Float(name, 1);
-    if (scaling.empty() && factor != 1 && factor != 0) {
-      keys.Unsupported(name, fmt::format("{}", factor), "1");
-    }
-  }
   const uint64_t rotated = keys.Uint("rope.dimension_count", config.head_dim);
   if (rotated != config.head_dim) {
     keys.Unsupported("rope.dimension_count", fmt::format("{}", rotated),
@@ -122,9 +172,8 @@ void CheckKnownForm(const ArchitectureKeys& keys, const ModelConfig& config) {
   }
   const uint64_t experts = keys.Uint("expert_count", 0);
   if (experts > 0) keys.Unsupported("expert_count", fmt::format("{}", experts), "0");
-  const uint64_t window = keys.Uint("attention.sliding_window", 0);
-  if (window > 0 && window < config.context_length) {
-    keys.Unsupported("attention.sliding_window", fmt::format("{}", window), "none");
+  if (keys.Has("attention.sliding_window_pattern")) {
+    keys.Unsupported("attention.sliding_window_pattern", "there", "one window for all layers");
   }
 }
 
@@ -162,9 +211,13 @@ ModelConfig ConfigFromGguf(const Metadata& metadata, uint64_t embedding_rows,
   config.vocab_size = VocabSize(metadata, keys, embedding_rows, where);
   config.norm_eps = ToPositive(metadata.Float(keys.Key("attention.layer_norm_rms_epsilon")), 1,
                                where + ": " + keys.Key("attention.layer_norm_rms_epsilon"));
-  config.rope_theta = ToPositive(keys.Float("rope.freq_base", 10000), 1e30,
-                                 where + ": " + keys.Key("rope.freq_base"));
-  config.rope_interleaved = config.architecture == "llama";
+  config.rope = ReadRope(keys, config.context_length, where);
+  config.rope.interleaved = config.architecture == "llama";
+  config.qk_norm = config.architecture == "qwen3";
+  if (config.architecture == "qwen2") config.qkv_bias = Presence::kRequired;
+  if (keys.Uint("attention.sliding_window", 0) > 0) {
+    config.sliding_window = keys.Dimension("attention.sliding_window");
+  }
   CheckKnownForm(keys, config);
   CheckConfig(config, where);
   return config;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "format/dequantize.h"
 #include "format/gguf.h"
 #include "format/hf_folder.h"
 #include "format/quote.h"
@@ -42,10 +43,10 @@ std::string_view InLayer(std::string_view name) {
   return dot == name.npos ? name : name.substr(dot + 1);
 }
 
-// Tensors whose presence changes what a llama or qwen2 computes.
-void RefuseUnknownForms(std::span<const TensorEntry> tensors, const std::string& path) {
+// Tensors whose presence changes what a model of these families computes.
+void RefuseUnknownForms(std::span<const TensorEntry> tensors, const ModelConfig& config,
+                        const std::string& path) {
   constexpr std::string_view kRefused[] = {
-      "rope_freqs.weight",
       "rope_factors_long.weight",
       "rope_factors_short.weight",
       "output.bias",
@@ -55,13 +56,11 @@ void RefuseUnknownForms(std::span<const TensorEntry> tensors, const std::string&
       "attn_k_norm.weight",
       "attn_qkv.weight",
       "ffn_norm.bias",
-      "ffn_gate.bias",
-      "ffn_up.bias",
-      "ffn_down.bias",
       "ffn_gate_inp.weight",
   };
   for (const TensorEntry& tensor : tensors) {
     const std::string_view part = InLayer(tensor.name);
+    if (config.qk_norm && (part == "attn_q_norm.weight" || part == "attn_k_norm.weight")) continue;
     if (std::find(std::begin(kRefused), std::end(kRefused), part) != std::end(kRefused)) {
       Fail(Code::kUnsupported,
            "{}: the tensor {} belongs to a form of the model that is not known; models without it "
@@ -105,6 +104,7 @@ ModelFile ModelFile::FromGguf(std::span<const uint8_t> bytes, const std::string&
          name);
   }
   model.config_.tied_embeddings = model.Find("output.weight") == nullptr;
+  model.ReadRopeDivisors();
   model.CheckTensors();
   return model;
 }
@@ -146,12 +146,16 @@ const TensorEntry* ModelFile::Find(std::string_view name) const {
 }
 
 void ModelFile::CheckTensor(std::string_view name, std::span<const uint64_t> shape,
-                            bool required) const {
+                            Presence presence) const {
   const TensorEntry* tensor = Find(name);
   if (tensor == nullptr) {
-    if (!required) return;
+    if (presence != Presence::kRequired) return;
     Fail(Code::kCorrupt, "{}: the tensor {} is missing; its shape would be {}", path_, name,
          ShapeText(shape));
+  }
+  if (presence == Presence::kForbidden) {
+    Fail(Code::kCorrupt, "{}: the tensor {} contradicts the configuration, which has none", path_,
+         name);
   }
   if (!std::equal(shape.begin(), shape.end(), tensor->shape.begin(), tensor->shape.end())) {
     Fail(Code::kCorrupt, "{}: the tensor {} has the shape {}; {} is expected", path_, name,
@@ -159,21 +163,39 @@ void ModelFile::CheckTensor(std::string_view name, std::span<const uint64_t> sha
   }
 }
 
+// Llama 3's converter stores the scaling of every frequency instead of its parameters.
+void ModelFile::ReadRopeDivisors() {
+  constexpr std::string_view kName = "rope_freqs.weight";
+  const TensorEntry* tensor = Find(kName);
+  if (tensor == nullptr) return;
+  const uint64_t n = config_.head_dim / 2;
+  CheckTensor(kName, std::array{n}, Presence::kRequired);
+  if (tensor->view.dtype != DType::kF32) {
+    Fail(Code::kCorrupt, "{}: the tensor {} has the type {}; F32 is expected", path_, kName,
+         Info(tensor->view.dtype).name);
+  }
+  config_.rope.divisors.resize(n);
+  DequantizeRow(tensor->view.dtype, tensor->view.data, config_.rope.divisors.data(), n);
+  for (const float divisor : config_.rope.divisors) {
+    ToPositive(double{divisor}, 1e30, fmt::format("{}: a value of {}", path_, kName));
+  }
+}
+
 void ModelFile::CheckTensors() const {
-  RefuseUnknownForms(tensors_, path_);
+  RefuseUnknownForms(tensors_, config_, path_);
   const uint64_t hidden = config_.hidden, intermediate = config_.intermediate;
   const uint64_t q_rows = uint64_t{config_.n_heads} * config_.head_dim;
   const uint64_t kv_rows = uint64_t{config_.n_kv_heads} * config_.head_dim;
-  const auto vector = [&](const std::string& name, uint64_t n, bool required = true) {
-    CheckTensor(name, std::array{n}, required);
+  const auto vector = [&](const std::string& name, uint64_t n,
+                          Presence presence = Presence::kRequired) {
+    CheckTensor(name, std::array{n}, presence);
   };
   const auto matrix = [&](const std::string& name, uint64_t cols, uint64_t rows) {
-    CheckTensor(name, std::array{cols, rows}, /*required=*/true);
+    CheckTensor(name, std::array{cols, rows}, Presence::kRequired);
   };
   matrix("token_embd.weight", hidden, config_.vocab_size);
   if (!config_.tied_embeddings) matrix("output.weight", hidden, config_.vocab_size);
   vector("output_norm.weight", hidden);
-  const bool biased = config_.architecture == "qwen2";
   for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
     const std::string block = fmt::format("blk.{}.", layer);
     vector(block + "attn_norm.weight", hidden);
@@ -181,14 +203,21 @@ void ModelFile::CheckTensors() const {
     matrix(block + "attn_k.weight", hidden, kv_rows);
     matrix(block + "attn_v.weight", hidden, kv_rows);
     matrix(block + "attn_output.weight", q_rows, hidden);
-    vector(block + "attn_q.bias", q_rows, biased);
-    vector(block + "attn_k.bias", kv_rows, biased);
-    vector(block + "attn_v.bias", kv_rows, biased);
-    vector(block + "attn_output.bias", hidden, false);
+    vector(block + "attn_q.bias", q_rows, config_.qkv_bias);
+    vector(block + "attn_k.bias", kv_rows, config_.qkv_bias);
+    vector(block + "attn_v.bias", kv_rows, config_.qkv_bias);
+    vector(block + "attn_output.bias", hidden, config_.output_bias);
+    if (config_.qk_norm) {
+      vector(block + "attn_q_norm.weight", config_.head_dim);
+      vector(block + "attn_k_norm.weight", config_.head_dim);
+    }
     vector(block + "ffn_norm.weight", hidden);
     matrix(block + "ffn_gate.weight", hidden, intermediate);
     matrix(block + "ffn_up.weight", hidden, intermediate);
     matrix(block + "ffn_down.weight", intermediate, hidden);
+    vector(block + "ffn_gate.bias", intermediate, config_.mlp_bias);
+    vector(block + "ffn_up.bias", intermediate, config_.mlp_bias);
+    vector(block + "ffn_down.bias", hidden, config_.mlp_bias);
   }
 }
 

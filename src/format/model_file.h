@@ -14,14 +14,17 @@
 //   blk.N.attn_output.weight                        n_heads * head_dim x hidden
 //   blk.N.ffn_gate.weight, blk.N.ffn_up.weight      hidden x intermediate
 //   blk.N.ffn_down.weight                           intermediate x hidden
-//   blk.N.attn_{q,k,v,output}.bias                  the rows of their weight
-// Biases are optional, but qwen2 has those of q, k and v. Further tensors are kept and ignored,
-// unless their presence means that the model computes something this engine does not
-// (rope_freqs.weight, norms of q and k, experts, other biases): kUnsupported.
+//   blk.N.attn_{q,k,v,output}.bias, blk.N.ffn_{gate,up,down}.bias
+//                                                   the rows of their weight
+//   blk.N.attn_q_norm.weight, blk.N.attn_k_norm.weight (qwen3)  head_dim
+//   rope_freqs.weight (optional; read into config().rope.divisors)  head_dim / 2
+// Biases are there as the configuration says: required, optional or forbidden. Further tensors are
+// kept and ignored, unless their presence means that the model computes something this engine does
+// not (experts, other norms, other biases): kUnsupported.
 //
 // Cost     The table of tensors and the metadata; tensor data stays in the mapped file.
 // Errors   kNotFound, kIo, kCorrupt (what, where, what would be right), kUnsupported (by name, with
-//          what is known: architecture, type or role of a tensor, scaled RoPE and the like).
+//          what is known: architecture, type or role of a tensor, RoPE scaling and the like).
 // Threads  Immutable after Open.
 #pragma once
 
@@ -70,7 +73,8 @@ class ModelFile {
   static ModelFile FromFolder(const std::string& path);
   void IndexNames();
   void CheckTensors() const;
-  void CheckTensor(std::string_view name, std::span<const uint64_t> shape, bool required) const;
+  void CheckTensor(std::string_view name, std::span<const uint64_t> shape, Presence presence) const;
+  void ReadRopeDivisors();
 
   Kind kind_ = Kind::kGguf;
   std::string path_;

@@ -34,8 +34,8 @@ void ExpectConfig(const ModelConfig& ours, const ModelConfig& wanted) {
   EXPECT_EQ(ours.vocab_size, wanted.vocab_size);
   EXPECT_EQ(ours.context_length, wanted.context_length);
   EXPECT_EQ(ours.norm_eps, wanted.norm_eps);
-  EXPECT_EQ(ours.rope_theta, wanted.rope_theta);
-  EXPECT_EQ(ours.rope_interleaved, wanted.rope_interleaved);
+  EXPECT_EQ(ours.rope.theta, wanted.rope.theta);
+  EXPECT_EQ(ours.rope.interleaved, wanted.rope.interleaved);
   EXPECT_EQ(ours.tied_embeddings, wanted.tied_embeddings);
 }
 
@@ -106,24 +106,32 @@ void AddVector(GgufBuilder& file, const char* name, uint64_t n) {
 }
 
 const Spoiled kSpoiled[] = {
-    {"scaled RoPE", [](GgufBuilder& f) { f.String("llama.rope.scaling.type", "yarn"); },
-     Code::kUnsupported, "llama.rope.scaling.type is \"yarn\"; only none"},
-    {"a factor without type", [](GgufBuilder& f) { f.Float("llama.rope.scaling.factor", 4); },
-     Code::kUnsupported, "llama.rope.scaling.factor is 4"},
-    {"an old linear factor", [](GgufBuilder& f) { f.Float("llama.rope.scale_linear", 2); },
-     Code::kUnsupported, "scale_linear"},
+    {"another scaling of RoPE",
+     [](GgufBuilder& f) { f.String("llama.rope.scaling.type", "longrope"); }, Code::kUnsupported,
+     "llama.rope.scaling.type is \"longrope\"; only none, linear or yarn"},
+    {"a negative factor", [](GgufBuilder& f) { f.Float("llama.rope.scaling.factor", -4); },
+     Code::kCorrupt, "RoPE scaling: the factor is -4"},
+    {"YaRN's mix",
+     [](GgufBuilder& f) {
+       f.String("llama.rope.scaling.type", "yarn");
+       f.Float("llama.rope.scaling.yarn_ext_factor", 0.5f);
+     },
+     Code::kUnsupported, "yarn_ext_factor is 0.5"},
     {"RoPE on a part", [](GgufBuilder& f) { f.Uint("llama.rope.dimension_count", 2); },
      Code::kUnsupported, "the head size 4"},
     {"experts", [](GgufBuilder& f) { f.Uint("llama.expert_count", 8); }, Code::kUnsupported,
      "expert_count"},
-    {"a sliding window", [](GgufBuilder& f) { f.Uint("llama.attention.sliding_window", 32); },
-     Code::kUnsupported, "sliding_window"},
+    {"a pattern of windows",
+     [](GgufBuilder& f) { f.Uint("llama.attention.sliding_window_pattern", 2); },
+     Code::kUnsupported, "sliding_window_pattern"},
     {"a split file", [](GgufBuilder& f) { f.Number("split.count", GgufType::kU16, uint16_t{3}); },
      Code::kUnsupported, "merge"},
-    {"frequency factors", [](GgufBuilder& f) { AddVector(f, "rope_freqs.weight", 2); },
-     Code::kUnsupported, "rope_freqs.weight"},
-    {"a bias in the MLP", [](GgufBuilder& f) { AddVector(f, "blk.1.ffn_up.bias", 12); },
-     Code::kUnsupported, "blk.1.ffn_up.bias"},
+    {"divisors of 0", [](GgufBuilder& f) { AddVector(f, "rope_freqs.weight", 2); }, Code::kCorrupt,
+     "a value of rope_freqs.weight is 0"},
+    {"too many divisors", [](GgufBuilder& f) { AddVector(f, "rope_freqs.weight", 4); },
+     Code::kCorrupt, "rope_freqs.weight has the shape 4; 2 is expected"},
+    {"a long bias in the MLP", [](GgufBuilder& f) { AddVector(f, "blk.1.ffn_up.bias", 13); },
+     Code::kCorrupt, "blk.1.ffn_up.bias"},
     {"norms of queries", [](GgufBuilder& f) { AddVector(f, "blk.0.attn_q_norm.weight", 4); },
      Code::kUnsupported, "attn_q_norm"},
     {"an optional bias of a wrong length",
@@ -151,6 +159,63 @@ TEST(ModelFile, RefusesModelsItWouldComputeWrongly) {
   }
 }
 
+RopeConfig RopeOf(const std::function<void(GgufBuilder&)>& set) {
+  GgufBuilder file = test::RandomGguf(test::TinyConfig(), 1);
+  set(file);
+  return ModelFile::View(file.Build(), "x").config().rope;
+}
+
+TEST(ModelFile, ReadsTheScalingOfRope) {
+  EXPECT_EQ(RopeOf([](GgufBuilder&) {}).scaling, RopeScaling::kNone);
+  // Old writers state a factor without a type, and 0 for none.
+  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
+    const RopeConfig linear = RopeOf([&](GgufBuilder& f) { f.Float(key, 2.5f); });
+    EXPECT_EQ(linear.scaling, RopeScaling::kLinear) << key;
+    EXPECT_EQ(linear.factor, 2.5) << key;
+    EXPECT_EQ(RopeOf([&](GgufBuilder& f) { f.Float(key, 0); }).scaling, RopeScaling::kNone);
+  }
+  const RopeConfig none = RopeOf([](GgufBuilder& f) {
+    f.String("llama.rope.scaling.type", "none");
+    f.Float("llama.rope.scaling.factor", 3);
+  });
+  EXPECT_EQ(none.scaling, RopeScaling::kNone);
+  EXPECT_EQ(none.factor, 1);
+  const RopeConfig yarn = RopeOf([](GgufBuilder& f) {
+    f.String("llama.rope.scaling.type", "yarn");
+    f.Float("llama.rope.scaling.factor", 4);
+    f.Uint("llama.rope.scaling.original_context_length", 16);
+    f.Float("llama.rope.scaling.yarn_beta_fast", 16);
+  });
+  EXPECT_EQ(yarn.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(yarn.factor, 4);
+  EXPECT_EQ(yarn.original_context, 16);
+  EXPECT_EQ(yarn.beta_fast, 16);
+  EXPECT_NEAR(yarn.attention_factor, 0.1 * std::log(4.0) + 1, 1e-12);
+  const RopeConfig divided = RopeOf([](GgufBuilder& f) {
+    const std::vector<float> divisors = {1, 8};
+    f.tensors.push_back(
+        {.name = "rope_freqs.weight", .type = 0, .shape = {2}, .data = test::ToBytes(divisors)});
+  });
+  EXPECT_EQ(divided.divisors, (std::vector<float>{1, 8}));
+}
+
+TEST(ModelFile, ReadsAWindowThatHoldsForAllLayers) {
+  GgufBuilder file = test::RandomGguf(test::TinyConfig(), 1);
+  file.Uint("llama.attention.sliding_window", 32);
+  const Bytes bytes = file.Build();
+  const ModelFile model = ModelFile::View(bytes, "x");
+  EXPECT_EQ(model.config().Window(0), 32u);
+  EXPECT_EQ(model.config().Window(1), 32u);
+}
+
+TEST(ModelFile, AQwen3HasNormsOfEveryHead) {
+  GgufBuilder file = test::RandomGguf(test::TinyConfig("qwen3"), 1);
+  EXPECT_TRUE(ModelFile::View(file.Build(), "x").config().qk_norm);
+  Named(file, "blk.1.attn_k_norm.weight").name = "other";
+  EXPECT_THAT(RefusalOf([&] { ModelFile::View(file.Build(), "x"); }).message,
+              HasSubstr("blk.1.attn_k_norm.weight is missing; its shape would be 4"));
+}
+
 TEST(ModelFile, AcceptsHarmlessExtras) {
   GgufBuilder file = test::RandomGguf(test::TinyConfig(), 1);
   file.String("llama.rope.scaling.type", "none");
@@ -175,8 +240,8 @@ TEST(ModelFile, ChecksTheNumbersOfAGgufConfiguration) {
       {[](ModelConfig& c) { c.context_length = 0x80000000; }, "context_length is 2147483648"},
       {[](ModelConfig& c) { c.norm_eps = 0; }, "epsilon"},
       {[](ModelConfig& c) { c.norm_eps = NAN; }, "epsilon"},
-      {[](ModelConfig& c) { c.rope_theta = INFINITY; }, "freq_base"},
-      {[](ModelConfig& c) { c.rope_theta = -1; }, "freq_base"},
+      {[](ModelConfig& c) { c.rope.theta = INFINITY; }, "freq_base"},
+      {[](ModelConfig& c) { c.rope.theta = -1; }, "freq_base"},
   };
   for (const auto& [spoil, word] : rows) {
     ModelConfig config = test::TinyConfig();
@@ -201,7 +266,7 @@ TEST(ModelFile, RefusesOtherArchitecturesAndFilesWithoutTensors) {
   gpt2.String("general.architecture", "gpt2");
   const Refusal other = RefusalOf([&] { ModelFile::View(gpt2.Build(), "x"); });
   EXPECT_EQ(other.code, Code::kUnsupported);
-  EXPECT_THAT(other.message, HasSubstr("\"gpt2\"; llama and qwen2 are known"));
+  EXPECT_THAT(other.message, HasSubstr("\"gpt2\"; llama, qwen2, qwen3 are known"));
   GgufBuilder vocabulary = test::RandomGguf(test::TinyConfig(), 1);
   vocabulary.tensors.clear();
   vocabulary.Strings("tokenizer.ggml.tokens", std::vector<std::string>(10, "t"));
@@ -217,6 +282,8 @@ std::string HfName(std::string name) {
                                                        {"blk.", "model.layers."},
                                                        {"attn_norm", "input_layernorm"},
                                                        {"ffn_norm", "post_attention_layernorm"},
+                                                       {"attn_q_norm", "self_attn.q_norm"},
+                                                       {"attn_k_norm", "self_attn.k_norm"},
                                                        {"attn_output", "self_attn.o_proj"},
                                                        {"attn_q", "self_attn.q_proj"},
                                                        {"attn_k", "self_attn.k_proj"},
@@ -278,7 +345,7 @@ void ExpectFolder(const ModelFile& file, const ModelConfig& config) {
 
 ModelConfig FolderConfig(const char* architecture, bool tied) {
   ModelConfig config = test::TinyConfig(architecture);
-  config.rope_interleaved = false;  // only GGUF's converter permutes rows
+  config.rope.interleaved = false;  // only GGUF's converter permutes rows
   config.tied_embeddings = tied;
   return config;
 }
@@ -386,24 +453,24 @@ void ExpectRealModel(const RealModel& model) {
 
 TEST(RealModel, SmolLm2HasItsShape) {
   ExpectRealModel({ModelPath("smollm2-135m-instruct-q4_1.gguf"),
-                   {"llama", 30, 576, 9, 3, 64, 1536, 49152, 8192, 1e-5f, 100000, true, true},
+                   {"llama", 30, 576, 9, 3, 64, 1536, 49152, 8192, 1e-5f, {100000, true}, true},
                    272});
 }
 TEST(RealModel, QwenHalfBillionHasItsShape) {
   ExpectRealModel({ModelPath("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
-                   {"qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1e-6f, 1e6f, false, false},
+                   {"qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1e-6f, {1e6f, false}, false},
                    291});
 }
 TEST(RealModel, QwenOneAndAHalfBillionHasItsShape) {
   ExpectRealModel({ModelPath("qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
-                   {"qwen2", 28, 1536, 12, 2, 128, 8960, 151936, 32768, 1e-6f, 1e6f, false, false},
+                   {"qwen2", 28, 1536, 12, 2, 128, 8960, 151936, 32768, 1e-6f, {1e6f, false}, false},
                    339});
 }
 TEST(RealModel, StoriesHasItsShape) {
   const char* data = std::getenv("KVASIR_TEST_DATA");
   if (data == nullptr) GTEST_SKIP() << "KVASIR_TEST_DATA is not set";
   ExpectRealModel({std::string(data) + "/models/stories260K/stories260K.gguf",
-                   {"llama", 5, 64, 8, 4, 8, 172, 512, 512, 1e-5f, 10000, true, true},
+                   {"llama", 5, 64, 8, 4, 8, 172, 512, 512, 1e-5f, {10000, true}, true},
                    47});
 }
 

@@ -146,6 +146,10 @@ inline std::vector<Shape> ShapesOf(const ModelConfig& c) {
       add("attn_k.bias", {kv});
       add("attn_v.bias", {kv});
     }
+    if (c.architecture == "qwen3") {
+      add("attn_q_norm.weight", {c.head_dim});
+      add("attn_k_norm.weight", {c.head_dim});
+    }
     add("ffn_norm.weight", {c.hidden});
     add("ffn_gate.weight", {c.hidden, c.intermediate});
     add("ffn_up.weight", {c.hidden, c.intermediate});
@@ -156,7 +160,7 @@ inline std::vector<Shape> ShapesOf(const ModelConfig& c) {
 
 inline ModelConfig TinyConfig(std::string architecture = "llama") {
   ModelConfig c;
-  c.rope_interleaved = architecture == "llama";
+  c.rope.interleaved = architecture == "llama";
   c.architecture = std::move(architecture);
   c.n_layers = 2;
   c.hidden = 8;
@@ -202,7 +206,7 @@ inline GgufBuilder RandomGguf(const ModelConfig& c, uint32_t seed) {
   file.Uint(prefix + "attention.key_length", c.head_dim);
   file.Uint(prefix + "attention.value_length", c.head_dim);
   file.Uint(prefix + "context_length", c.context_length);
-  file.Float(prefix + "rope.freq_base", c.rope_theta);
+  file.Float(prefix + "rope.freq_base", c.rope.theta);
   file.Float(prefix + "attention.layer_norm_rms_epsilon", c.norm_eps);
   for (const Shape& shape : ShapesOf(c)) {
     file.tensors.push_back({.name = shape.name,

@@ -7,7 +7,7 @@
 namespace kvasir {
 
 struct RowKernels {
-  // out = x / sqrt(mean(x^2) + eps) * weight. (RMSNorm, arXiv 1910.07467)
+  // out = x / sqrt(mean(x^2) + eps) * weight; out may be x. (RMSNorm, arXiv 1910.07467)
   void (*rms_norm)(const float* x, const float* weight, size_t n, float eps, float* out);
   // gate = silu(gate) * up, silu(x) = x / (1 + exp(-x)).
   void (*silu_mul)(float* gate, const float* up, size_t n);

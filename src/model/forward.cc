@@ -118,7 +118,7 @@ Transformer::Transformer(const ModelFile& file, const Kernels& kernels, Workers&
           std::clamp<uint64_t>(kLogitsBytes / (uint64_t{config_.vocab_size} * sizeof(float)),
                                std::min(kMinLogitRows, options.max_rows), options.max_rows))),
       weights_(Weights::Load(file, workers, progress)),
-      rope_(config_.head_dim, config_.rope_theta),
+      rope_(config_.head_dim, config_.rope),
       x_(options.max_rows, config_.hidden),
       normed_(options.max_rows, config_.hidden),
       q_(options.max_rows, q_width_),
@@ -204,15 +204,19 @@ void Transformer::Embed(std::span<const Segment> segments) {
   }
 }
 
+// Norms and turns q and k, and hands k and v to the lanes.
 void Transformer::AppendRows(std::span<const Segment> segments, uint32_t layer) {
+  const LayerWeights& w = weights_.layers[layer];
   const uint32_t d = config_.head_dim;
   ForRows(n_rows_, q_width_ + kv_width_, [&](size_t r) {
-    for (uint32_t h = 0; h < config_.n_heads; ++h) {
-      kernels_.rows.rope(q_.row(r) + h * d, cos_.row(r), sin_.row(r), d, config_.rope_interleaved);
-    }
-    for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
-      kernels_.rows.rope(k_.row(r) + h * d, cos_.row(r), sin_.row(r), d, config_.rope_interleaved);
-    }
+    const auto turn = [&](float* heads, uint32_t n, const std::vector<float>& norm) {
+      for (float* head = heads; head != heads + size_t{n} * d; head += d) {
+        if (!norm.empty()) kernels_.rows.rms_norm(head, norm.data(), d, config_.norm_eps, head);
+        kernels_.rows.rope(head, cos_.row(r), sin_.row(r), d, config_.rope.interleaved);
+      }
+    };
+    turn(q_.row(r), config_.n_heads, w.q_norm);
+    turn(k_.row(r), config_.n_kv_heads, w.k_norm);
   });
   for (const Span& span : spans_) {
     segments[span.segment].cursor->Append(layer, k_.First(n_rows_).Slice(span.row, span.n),
@@ -245,6 +249,7 @@ void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t lay
                        .rows = span.n,
                        .group = group,
                        .first_position = cursor.first_position() + span.first,
+                       .window = config_.Window(layer),
                        .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))});
     }
   }

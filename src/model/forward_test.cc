@@ -19,7 +19,11 @@ using testing::TestData;
 // Small random models with the logits that transformers computes for them: every parameter is
 // random, widths leave remainders, head size times heads is not the hidden width.
 constexpr const char* kFolders[] = {
-    "llama_tied", "llama_gqa2", "llama_bias_gqa4_bf16", "llama_wide_f16", "qwen2", "llama_gguf",
+    "llama_tied",     "llama_gqa2",   "llama_bias_gqa4_bf16",
+    "llama_wide_f16", "llama_linear", "llama_llama3",
+    "llama_yarn",     "llama_gguf",   "mistral_window",
+    "mistral_wide",   "qwen2",        "qwen2_window_yarn",
+    "qwen3",          "qwen3_layers",
 };
 
 std::string ModelPath(const std::string& name) {

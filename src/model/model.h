@@ -1,4 +1,5 @@
-// The forward pass of the Llama and Qwen2 families over rows of many sequences at once.
+// The forward pass of the Llama and Qwen families (config().architecture names them) over rows of
+// many sequences at once.
 //
 // A pass is a list of segments, one per sequence: consecutive tokens whose K and V go through the
 // store's append cursor. All rows share the matrix products; attention runs per segment. Prefill

@@ -89,6 +89,10 @@ Weights Weights::Load(const ModelFile& file, Workers& workers,
     layer.q = loader.Matrix(block + "attn_q", q_width, hidden);
     layer.k = loader.Matrix(block + "attn_k", kv_width, hidden);
     layer.v = loader.Matrix(block + "attn_v", kv_width, hidden);
+    if (config.qk_norm) {
+      layer.q_norm = loader.Vector(block + "attn_q_norm.weight", config.head_dim);
+      layer.k_norm = loader.Vector(block + "attn_k_norm.weight", config.head_dim);
+    }
     layer.attn_output = loader.Matrix(block + "attn_output", hidden, q_width);
     layer.ffn_norm = loader.Vector(block + "ffn_norm.weight", hidden);
     layer.gate = loader.Matrix(block + "ffn_gate", inner, hidden);
@@ -107,7 +111,9 @@ Weights Weights::Load(const ModelFile& file, Workers& workers,
 uint64_t Weights::bytes() const {
   uint64_t total = output_norm.size() * sizeof(float) + Bytes(output);
   for (const LayerWeights& layer : layers) {
-    total += (layer.attn_norm.size() + layer.ffn_norm.size()) * sizeof(float);
+    for (const auto* norm : {&layer.attn_norm, &layer.ffn_norm, &layer.q_norm, &layer.k_norm}) {
+      total += norm->size() * sizeof(float);
+    }
     for (const Linear* linear :
          {&layer.q, &layer.k, &layer.v, &layer.attn_output, &layer.gate, &layer.up, &layer.down}) {
       total += Bytes(*linear);

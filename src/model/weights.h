@@ -25,6 +25,7 @@ struct Linear {
 
 struct LayerWeights {
   std::vector<float> attn_norm, ffn_norm;
+  std::vector<float> q_norm, k_norm;  // of one head; empty: none
   Linear q, k, v, attn_output, gate, up, down;
 };
 
