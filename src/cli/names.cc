@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "format/gguf_parts.h"
 #include "format/quote.h"
 
 namespace kvasir {
@@ -32,19 +33,23 @@ std::string Lower(std::string text) {
   return text;
 }
 
-// Models in the folder: GGUF files and Hugging Face folders, by name.
+// Models in the folder: GGUF files (of split ones the first part) and Hugging Face folders, by
+// name.
 std::vector<fs::path> ModelsIn(const std::string& dir) {
   std::vector<fs::path> models;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(dir, ignored)) {
-    const bool gguf = entry.path().extension() == ".gguf";
+    const auto part = ParseGgufPartName(entry.path().filename().string());
+    const bool gguf = entry.path().extension() == ".gguf" && (!part || part->number == 1);
     if (gguf || fs::exists(entry.path() / "config.json", ignored)) models.push_back(entry.path());
   }
   std::sort(models.begin(), models.end());
   return models;
 }
 
+// The name without its suffix, and without the number of a part.
 std::string Stem(const fs::path& path) {
+  if (const auto part = ParseGgufPartName(path.filename().string())) return part->prefix;
   return path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
 }
 
@@ -71,7 +76,14 @@ std::string ResolveModel(const std::string& name, const std::string& models_dir)
 
   const std::vector<fs::path> models = ModelsIn(models_dir);
   for (const fs::path& model : models) {
-    if (model.filename() == name || Stem(model) == name) return model.string();
+    if (model.filename() == name || model.filename() == name + ".gguf" || Stem(model) == name) {
+      return model.string();
+    }
+  }
+  // A later part of a split model: opening it says which one to name.
+  if (ParseGgufPartName(name)) {
+    const fs::path part = fs::path(models_dir) / name;
+    if (fs::exists(part, ignored)) return part.string();
   }
   const auto entry = std::find_if(std::begin(kShortNames), std::end(kShortNames),
                                   [&](const ShortName& s) { return s.name == Lower(name); });

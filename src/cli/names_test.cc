@@ -71,6 +71,17 @@ TEST_F(ModelNames, RefuseAShortNameThatFitsTwoFilesAndListsThem) {
   EXPECT_EQ(Resolve("smollm2-360m"), (dir_ / "smollm2-360m-q4.gguf").string());
 }
 
+TEST_F(ModelNames, CountAModelInSeveralFilesOnce) {
+  const std::string first = Add("smollm2-big-00001-of-00002.gguf");
+  const std::string second = Add("smollm2-big-00002-of-00002.gguf");
+  for (const char* name : {"smollm2", "smollm2-big", "smollm2-big-00001-of-00002",
+                           "smollm2-big-00001-of-00002.gguf"}) {
+    EXPECT_EQ(Resolve(name), first) << name;
+  }
+  EXPECT_EQ(Resolve("smollm2-big-00002-of-00002.gguf"), second);  // opening it names the first
+  EXPECT_THAT(Refusal("other", Code::kNotFound), HasSubstr("holds smollm2-big"));
+}
+
 TEST_F(ModelNames, ListWhatIsThereWhenNothingFits) {
   Add("other.gguf");
   EXPECT_THAT(Refusal("smollm2", Code::kNotFound), HasSubstr("it holds other"));

@@ -27,8 +27,8 @@ constexpr uint64_t kMinTensorInfo = 8 + 1 + 4 + 8 + 4 + 8;
 
 class Parser {
  public:
-  // `problems` receives what is wrong with single tensors; null: it is thrown.
-  Parser(std::span<const uint8_t> bytes, const std::string& name, std::vector<Error>* problems)
+  // `problems` receives what is wrong with single tensors.
+  Parser(std::span<const uint8_t> bytes, const std::string& name, Problems& problems)
       : size_(bytes.size()),
         reader_(bytes, name),
         gguf_{.metadata = Metadata(name)},
@@ -66,16 +66,14 @@ class Parser {
   // return.
   template <typename... Args>
   bool Refuse(Code code, fmt::format_string<Args...> format, Args&&... args) {
-    Error error(code, fmt::format(format, std::forward<Args>(args)...));
-    if (problems_ == nullptr) throw error;
-    problems_->push_back(std::move(error));
+    problems_.Add(code, format, std::forward<Args>(args)...);
     return false;
   }
 
   uint64_t size_;
   ByteReader reader_;
   Gguf gguf_;
-  std::vector<Error>* problems_;
+  Problems& problems_;
   uint64_t n_tensors_ = 0, n_key_values_ = 0;
 };
 
@@ -370,16 +368,17 @@ std::string GgufTypeName(uint32_t gguf_id) {
 }
 
 Gguf ParseGguf(std::span<const uint8_t> bytes, const std::string& name) {
-  return Parser(bytes, name, nullptr).Parse(/*with_tensors=*/true);
+  Problems problems(nullptr);
+  return SurveyGguf(bytes, name, problems);
 }
 
-Gguf SurveyGguf(std::span<const uint8_t> bytes, const std::string& name,
-                std::vector<Error>* problems) {
+Gguf SurveyGguf(std::span<const uint8_t> bytes, const std::string& name, Problems& problems) {
   return Parser(bytes, name, problems).Parse(/*with_tensors=*/true);
 }
 
 Metadata ParseGgufMetadata(std::span<const uint8_t> bytes, const std::string& name) {
-  return Parser(bytes, name, nullptr).Parse(/*with_tensors=*/false).metadata;
+  Problems problems(nullptr);
+  return Parser(bytes, name, problems).Parse(/*with_tensors=*/false).metadata;
 }
 
 Metadata ReadGgufMetadata(const std::string& path) {

@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "format/metadata.h"
+#include "format/problems.h"
 #include "tensor/dtype.h"
 
 namespace kvasir {
@@ -48,8 +48,7 @@ Gguf ParseGguf(std::span<const uint8_t> bytes, const std::string& name);
 // The same for files that are looked at and not run: what is wrong with single tensors goes to
 // `problems`; such a tensor has no meaningful dtype, offset and bytes (0 where its type is
 // foreign). What the rest of the file hangs on is still thrown.
-Gguf SurveyGguf(std::span<const uint8_t> bytes, const std::string& name,
-                std::vector<Error>* problems);
+Gguf SurveyGguf(std::span<const uint8_t> bytes, const std::string& name, Problems& problems);
 
 // Of the data, as the key general.alignment states it. Errors: kCorrupt.
 uint64_t GgufAlignment(const Metadata& metadata);

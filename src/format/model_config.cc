@@ -121,11 +121,6 @@ void CheckArchitecture(const Metadata& metadata, const std::string& where) {
     Fail(Code::kUnsupported, "{}: architecture {}; {} are known", where, Quoted(architecture),
          fmt::join(kKnown, ", "));
   }
-  const uint64_t splits = metadata.Uint("split.count", 1);
-  if (splits > 1) {
-    Fail(Code::kUnsupported, "{}: one of {} split files; merge them into one file first", where,
-         splits);
-  }
 }
 
 RopeConfig ReadRope(const ArchitectureKeys& keys, uint32_t context_length,

@@ -1,5 +1,6 @@
-// A model as it lies on disk: one GGUF file, or a Hugging Face folder. Opened once, memory-mapped,
-// checked completely; what can be wrong with the files is an Error here and nowhere later.
+// A model as it lies on disk: a GGUF file (or its parts), or a Hugging Face folder. Opened once,
+// memory-mapped, checked completely; what can be wrong with the files is an Error here and nowhere
+// later.
 //
 // Both kinds present the same face: a checked ModelConfig, and tensors under GGUF's names
 // ("token_embd.weight", "blk.3.attn_q.weight", "blk.3.attn_q.bias", "output_norm.weight",
@@ -35,6 +36,7 @@
 #include <vector>
 
 #include "base/mapped_file.h"
+#include "format/gguf_parts.h"
 #include "format/metadata.h"
 #include "format/model_config.h"
 #include "tensor/view.h"
@@ -51,7 +53,8 @@ class ModelFile {
  public:
   enum class Kind { kGguf, kHuggingFace };
 
-  // `path`: a .gguf file or a folder with config.json and *.safetensors.
+  // `path`: a .gguf file, the first part of a split one, or a folder with config.json and
+  // *.safetensors.
   static ModelFile Open(const std::string& path);
   // A GGUF file already in memory; `bytes` must outlive the result. `name` opens error messages.
   static ModelFile View(std::span<const uint8_t> bytes, const std::string& name);
@@ -69,11 +72,10 @@ class ModelFile {
   void ReleaseMapped() const;
 
  private:
-  static ModelFile FromGguf(std::span<const uint8_t> bytes, const std::string& name);
+  void TakeGguf(std::vector<GgufPart> parts, const std::string& name);
   static ModelFile FromFolder(const std::string& path);
   void IndexNames();
   void CheckTensors() const;
-  void CheckTensor(std::string_view name, std::span<const uint64_t> shape, Presence presence) const;
   void ReadRopeDivisors();
 
   Kind kind_ = Kind::kGguf;

@@ -125,7 +125,7 @@ const Spoiled kSpoiled[] = {
      [](GgufBuilder& f) { f.Uint("llama.attention.sliding_window_pattern", 2); },
      Code::kUnsupported, "sliding_window_pattern"},
     {"a split file", [](GgufBuilder& f) { f.Number("split.count", GgufType::kU16, uint16_t{3}); },
-     Code::kUnsupported, "merge"},
+     Code::kUnsupported, "one of 3 parts"},
     {"divisors of 0", [](GgufBuilder& f) { AddVector(f, "rope_freqs.weight", 2); }, Code::kCorrupt,
      "a value of rope_freqs.weight is 0"},
     {"too many divisors", [](GgufBuilder& f) { AddVector(f, "rope_freqs.weight", 4); },
