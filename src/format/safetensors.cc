@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -20,16 +21,19 @@ using nlohmann::json;
 
 constexpr size_t kMaxDims = 8;
 
-DType ParseType(const json& entry, const std::string& what) {
+std::string ParseTypeName(const json& entry, const std::string& what) {
   const auto type = entry.find("dtype");
   if (type == entry.end() || !type->is_string()) {
     Fail(Code::kCorrupt, "{}: \"dtype\" is missing or no string", what);
   }
-  const auto& name = type->get_ref<const std::string&>();
+  return type->get<std::string>();
+}
+
+std::optional<DType> FindType(std::string_view name) {
   for (const DType known : {DType::kF32, DType::kF16, DType::kBF16}) {
     if (name == Info(known).name) return known;
   }
-  Fail(Code::kUnsupported, "{}: type {}; F32, F16 and BF16 are known", what, Quoted(name));
+  return std::nullopt;
 }
 
 std::vector<uint64_t> ParseNumbers(const json& entry, const char* key, size_t at_most,
@@ -51,11 +55,16 @@ std::vector<uint64_t> ParseNumbers(const json& entry, const char* key, size_t at
 
 // `offset` of the result is relative to the data.
 SafeTensor ParseEntry(const std::string& name, const json& entry, uint64_t data_bytes,
-                      const std::string& where) {
+                      const std::string& where, Problems& problems) {
   const std::string what = fmt::format("{}: tensor {}", where, Quoted(name));
   if (!entry.is_object()) Fail(Code::kCorrupt, "{} is not described by an object", what);
   SafeTensor tensor{.name = name};
-  tensor.dtype = ParseType(entry, what);
+  tensor.type = ParseTypeName(entry, what);
+  const std::optional<DType> dtype = FindType(tensor.type);
+  if (!dtype) {
+    problems.Add(Code::kUnsupported, "{}: type {}; F32, F16 and BF16 are known", what,
+                 Quoted(tensor.type));
+  }
   tensor.shape = ParseNumbers(entry, "shape", kMaxDims, what);
   const auto range = ParseNumbers(entry, "data_offsets", 2, what);
   if (range.size() != 2 || range[0] > range[1] || range[1] > data_bytes) {
@@ -65,6 +74,8 @@ SafeTensor ParseEntry(const std::string& name, const json& entry, uint64_t data_
   }
   tensor.offset = range[0];
   tensor.bytes = range[1] - range[0];
+  if (!dtype) return tensor;
+  tensor.dtype = *dtype;
   uint64_t needed = Info(tensor.dtype).bytes;
   for (const uint64_t dim : tensor.shape) needed = MulOrThrow(needed, dim, what);
   if (needed != tensor.bytes) {
@@ -107,6 +118,12 @@ void CheckCover(std::vector<SafeTensor>& tensors, uint64_t data_bytes, const std
 }  // namespace
 
 Safetensors ParseSafetensors(std::span<const uint8_t> bytes, const std::string& name) {
+  Problems problems(nullptr);
+  return SurveySafetensors(bytes, name, problems);
+}
+
+Safetensors SurveySafetensors(std::span<const uint8_t> bytes, const std::string& name,
+                              Problems& problems) {
   ByteReader reader(bytes, name);
   const auto header_bytes = reader.Read<uint64_t>("length of the header");
   if (header_bytes > kMaxSafetensorsHeader) {
@@ -124,7 +141,7 @@ Safetensors ParseSafetensors(std::span<const uint8_t> bytes, const std::string& 
     if (key == "__metadata__") {
       result.metadata = ParseMetadata(value, name);
     } else {
-      result.tensors.push_back(ParseEntry(key, value, data_bytes, name));
+      result.tensors.push_back(ParseEntry(key, value, data_bytes, name, problems));
     }
   }
   CheckCover(result.tensors, data_bytes, name);

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "format/problems.h"
 #include "tensor/dtype.h"
 
 namespace kvasir {
@@ -21,8 +22,9 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;  // the format's 
 
 struct SafeTensor {
   std::string name;
-  std::vector<uint64_t>
-      shape;                  // outermost first, as written; empty for a scalar; zeros are allowed
+  // Outermost first, as written; empty for a scalar; zeros are allowed.
+  std::vector<uint64_t> shape;
+  std::string type;           // "F16", or one that is not known in a survey
   DType dtype = DType::kF32;  // F32, F16 or BF16
   uint64_t offset = 0;        // of the first byte, from the start of the file
   uint64_t bytes = 0;
@@ -35,5 +37,10 @@ struct Safetensors {
 
 // `name` opens error messages.
 Safetensors ParseSafetensors(std::span<const uint8_t> bytes, const std::string& name);
+
+// The same for files that are looked at and not run: tensors of unknown types are problems, and
+// stay in the list without a meaningful dtype. Everything else is still thrown.
+Safetensors SurveySafetensors(std::span<const uint8_t> bytes, const std::string& name,
+                              Problems& problems);
 
 }  // namespace kvasir
