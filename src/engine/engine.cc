@@ -31,6 +31,19 @@ std::string_view Name(StopReason reason) {
   return "cancelled";
 }
 
+namespace {
+// Where every layer slides alike, what lies behind the window is never read again: freed at no
+// cost. Empty: some layer sees more, or all of the context is inside.
+std::string PolicyOfWindow(const ModelConfig& config) {
+  const uint32_t window = config.Window(0);
+  if (window < 2 || window >= config.context_length) return "";
+  for (uint32_t layer = 1; layer < config.n_layers; ++layer) {
+    if (config.Window(layer) != window) return "";
+  }
+  return fmt::format("streaming:sink=0,recent={},pin=none", window);
+}
+}  // namespace
+
 Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels, Workers& workers,
                const EngineOptions& options)
     : model_(model),
@@ -48,8 +61,8 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
   // Every running sequence takes part in every pass with at least one row.
   options_.max_sequences =
       std::max(1u, std::min({options.max_sequences, options.step_tokens, model.max_rows()}));
-  policy_ =
-      MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
+  policy_ = MakePolicy(options.policy.empty() ? PolicyOfWindow(model.config()) : options.policy,
+                       {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
   if (options.prefix_interval > 0) {
     prefixes_ = std::make_unique<PrefixIndex>(block());
     prefix_interval_ = RoundUp(options.prefix_interval, block());
