@@ -10,7 +10,13 @@ import json
 import pathlib
 import struct
 
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
+NUMBERS = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?", U64: "<Q", I64: "<q",
+           F64: "<d"}
+
+# GGUF's number of a weight type: elements and bytes of a block.
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
+          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2)}
 
 
 def text(value):
@@ -25,7 +31,7 @@ def value(kind, item):
         element, items = item
         body = b"".join(value(element, i) for i in items)
         return struct.pack("<IQ", element, len(items)) + body
-    return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], item)
+    return struct.pack(NUMBERS[kind], item)
 
 
 def gguf(keys, tensors, alignment=32):
@@ -54,37 +60,133 @@ def model_shapes(arch, hidden, heads, kv_heads, size, inner, vocab):
     if arch == "qwen2":
         layer |= {"attn_q.bias": [q], "attn_k.bias": [kv], "attn_v.bias": [kv]}
         shapes["output.weight"] = [hidden, vocab]
+    if arch == "qwen3":
+        layer |= {"attn_q_norm.weight": [size], "attn_k_norm.weight": [size]}
     return shapes | {f"blk.0.{name}": shape for name, shape in layer.items()}
 
 
-def model_gguf(arch):
-    keys = [("general.architecture", STRING, arch)]
-    numbers = {"block_count": 1, "embedding_length": 4, "feed_forward_length": 6,
-               "attention.head_count": 2, "attention.head_count_kv": 1, "context_length": 16,
-               "rope.dimension_count": 2, "vocab_size": 3}
-    keys += [(f"{arch}.{name}", U32, number) for name, number in numbers.items()]
-    keys += [
-        (f"{arch}.rope.freq_base", F32, 10000.0),
-        (f"{arch}.attention.layer_norm_rms_epsilon", F32, 1e-5),
-        ("tokenizer.ggml.tokens", ARRAY, (STRING, ["a", "b", "ab"])),
-        ("tokenizer.ggml.token_type", ARRAY, (I32, [1, 1, 3])),
-        ("tokenizer.ggml.scores", ARRAY, (F32, [0.0, -1.0, -2.0])),
-        ("tokenizer.ggml.add_bos_token", BOOL, True),
+def tensor_bytes(kind, shape):
+    """Weights around 0.5, whatever the type."""
+    n = 1
+    for dim in shape:
+        n *= dim
+    block, size = BLOCKS[kind]
+    half = {0: struct.pack("<f", 0.5), 1: struct.pack("<e", 0.5), 30: b"\x00\x3f"}
+    if kind in half:
+        return half[kind] * n
+    return (b"\x00\x2c" * size)[:size] * (n // block)
+
+
+SPM_TOKENS = ["<unk>", "<s>", "</s>", "\u2581", "a", "b", "ab"]
+BPE_TOKENS = ["a", "b", "ab", "\u0120", "<|im_end|>", "<", "|", ">"]
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+
+
+def tokenizer_keys(arch):
+    keys = [("tokenizer.chat_template", STRING, TEMPLATE)]
+    if arch == "llama":
+        return keys + [
+            ("tokenizer.ggml.model", STRING, "llama"),
+            ("tokenizer.ggml.tokens", ARRAY, (STRING, SPM_TOKENS)),
+            ("tokenizer.ggml.token_type", ARRAY, (I32, [2, 3, 3, 1, 1, 1, 1])),
+            ("tokenizer.ggml.scores", ARRAY, (F32, [0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0])),
+            ("tokenizer.ggml.bos_token_id", U32, 1), ("tokenizer.ggml.eos_token_id", U32, 2),
+            ("tokenizer.ggml.add_bos_token", BOOL, True),
+        ]
+    return keys + [
+        ("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.pre", STRING, "qwen2"),
+        ("tokenizer.ggml.tokens", ARRAY, (STRING, BPE_TOKENS)),
+        ("tokenizer.ggml.token_type", ARRAY, (I32, [1, 1, 1, 1, 3, 1, 1, 1])),
+        ("tokenizer.ggml.merges", ARRAY, (STRING, ["a b"])),
+        ("tokenizer.ggml.eos_token_id", U32, 4),
     ]
+
+
+def model_parts(arch, extra=(), kinds=(0,), hidden=4, inner=6, size=2):
+    """Keys and tensors of a model of one layer; matrices take turns at the types in `kinds`."""
+    vocab = len(SPM_TOKENS if arch == "llama" else BPE_TOKENS)
+    keys = [("general.architecture", STRING, arch)]
+    numbers = {"block_count": 1, "embedding_length": hidden, "feed_forward_length": inner,
+               "attention.head_count": 2, "attention.head_count_kv": 1, "context_length": 16,
+               "attention.key_length": size, "rope.dimension_count": size, "vocab_size": vocab}
+    keys += [(f"{arch}.{name}", U32, number) for name, number in numbers.items()]
+    keys += [(f"{arch}.rope.freq_base", F32, 10000.0), (f"{arch}.attention.layer_norm_rms_epsilon", F32, 1e-5)]
+    keys += [(f"{arch}.{name}", kind, item) for name, kind, item in extra]
+    keys += tokenizer_keys(arch)
     tensors = []
-    for name, shape in model_shapes(arch, 4, 2, 1, 2, 6, 3).items():
-        n = 1
-        for dim in shape:
-            n *= dim
-        tensors.append((name, 0, shape, struct.pack("<f", 0.5) * n))
-    return gguf(keys, tensors)
+    for i, (name, shape) in enumerate(model_shapes(arch, hidden, 2, 1, size, inner, vocab).items()):
+        fitting = [kind for kind in kinds if shape[0] % BLOCKS[kind][0] == 0]
+        kind = fitting[i % len(fitting)] if len(shape) > 1 and fitting else 0
+        tensors.append((name, kind, shape, tensor_bytes(kind, shape)))
+    return keys, tensors
+
+
+def model_gguf(arch, **form):
+    return gguf(*model_parts(arch, **form))
+
+
+def run_models():
+    """One of every form that the engine computes."""
+    yarn = [("rope.scaling.type", STRING, "yarn"), ("rope.scaling.factor", F32, 4.0),
+            ("rope.scaling.original_context_length", U32, 8)]
+    keys, tensors = model_parts("llama")
+    divisors = [("rope_freqs.weight", 0, [1], struct.pack("<f", 2.0))]
+    return {
+        "llama": model_gguf("llama"), "qwen2": model_gguf("qwen2"), "qwen3": model_gguf("qwen3"),
+        "yarn": model_gguf("llama", extra=yarn),
+        "window": model_gguf("llama", extra=[("attention.sliding_window", U32, 2)]),
+        "divisors": gguf(keys, tensors + divisors), "halves": model_gguf("qwen2", kinds=(1, 30)),
+        "blocks": model_gguf("llama", kinds=(2, 3, 6, 7, 8, 20), hidden=32, inner=32, size=16),
+        "k_blocks": model_gguf("qwen3", kinds=(10, 11, 12, 13, 14, 23), hidden=256, inner=4, size=2),
+    }
 
 
 def block_types_gguf():
-    """One block of every quantized type."""
-    blocks = {2: (32, 18), 3: (32, 20), 6: (32, 22), 8: (32, 34), 12: (256, 144), 14: (256, 210)}
-    tensors = [(f"t{kind}", kind, [n], bytes(size)) for kind, (n, size) in blocks.items()]
+    """One block of every type."""
+    tensors = [(f"t{kind}", kind, [n], bytes(size)) for kind, (n, size) in BLOCKS.items()]
     return gguf([("general.alignment", U32, 8)], tensors, alignment=8)
+
+
+def values_gguf():
+    """A key of every type, and an array of it."""
+    keys = []
+    for kind in NUMBERS:
+        keys += [(f"n{kind}", kind, 1), (f"a{kind}", ARRAY, (kind, [0, 1]))]
+    return gguf(keys + [("s", STRING, "text"), ("e", ARRAY, (STRING, []))], [])
+
+
+def pieces(kind, *files):
+    """The input of survey_fuzz: files behind their lengths, the last one without."""
+    return bytes([kind]) + b"".join(struct.pack("<H", len(f)) + f for f in files[:-1]) + files[-1]
+
+
+def split_model():
+    keys, tensors = model_parts("llama")
+    parts = []
+    for i, some in enumerate((tensors[:5], tensors[5:])):
+        split = [("split.no", U16, i), ("split.count", U16, 2), ("split.tensors.count", I32, len(tensors))]
+        parts.append(gguf((keys if i == 0 else []) + split, some))
+    return pieces(0, *parts)
+
+
+HF_LAYER = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+            "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+            "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+
+
+def hf_folder(sharded):
+    header, data = {}, b""
+    for name, shape in model_shapes("llama", 8, 2, 1, 4, 12, 16).items():
+        part = name.removesuffix(".weight").removeprefix("blk.0.")
+        top = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}
+        hf_name = top.get(part) or f"model.layers.0.{HF_LAYER[part]}.weight"
+        raw = tensor_bytes(30, shape)
+        header[hf_name] = {"dtype": "BF16", "shape": shape[::-1], "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    index = json.dumps({"weight_map": {name: "a.safetensors" for name in header}}).encode() if sharded else b""
+    config = hf_config("llama", {"rope_theta": 10000, "rope_scaling": None})
+    return pieces(1, config, index, struct.pack("<Q", len(text)) + text + data)
 
 
 def safetensors():
@@ -122,7 +224,12 @@ def main():
     seeds = {
         "gguf_fuzz/llama": model_gguf("llama"),
         "gguf_fuzz/qwen2": model_gguf("qwen2"),
+        "gguf_fuzz/qwen3": model_gguf("qwen3"),
         "gguf_fuzz/blocks": block_types_gguf(),
+        "gguf_fuzz/values": values_gguf(),
+        "survey_fuzz/split": split_model(),
+        "survey_fuzz/folder": hf_folder(sharded=False),
+        "survey_fuzz/shards": hf_folder(sharded=True),
         "safetensors_fuzz/small": safetensors(),
         "hf_config_fuzz/old_llama": hf_config("llama", {"rope_theta": 10000, "rope_scaling": None}),
         "hf_config_fuzz/new_qwen2": hf_config("qwen2", new_rope),
@@ -141,6 +248,10 @@ def main():
         "http_fuzz/preflight": b"\0OPTIONS /k HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n",
         "http_fuzz/key": b"\0POST /k HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer fuzz-key-0123456789\r\nContent-Length: 1\r\n\r\nx",
     }
+    tree = pathlib.Path(__file__).parent.parent / "src"
+    for config in sorted(tree.glob("model/testdata/*/config.json")):  # one of every family and form
+        seeds[f"hf_config_fuzz/{config.parent.name}"] = config.read_bytes()
+    seeds |= {f"run_fuzz/{name}": model for name, model in run_models().items()}
     for name, content in seeds.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -271,48 +271,47 @@ GgufTensor Parser::ReadTensor() {
 
 // Type and bytes of a tensor.
 bool Parser::MeasureTensor(GgufTensor& tensor) {
-  const std::string name = Quoted(tensor.name);
   uint64_t elements = 1;
   for (size_t i = 0; i < tensor.shape.size(); ++i) {
     if (tensor.shape[i] == 0) {
-      return Refuse(Code::kCorrupt, "{}: dimension {} of tensor {} is zero", where(), i, name);
+      return Refuse(Code::kCorrupt, "{}: dimension {} of tensor {} is zero", where(), i,
+                    Quoted(tensor.name));
     }
     if (__builtin_mul_overflow(elements, tensor.shape[i], &elements)) {
       return Refuse(Code::kCorrupt, "{}: the elements of tensor {}, {}, do not fit into 64 bits",
-                    where(), name, fmt::join(tensor.shape, " x "));
+                    where(), Quoted(tensor.name), fmt::join(tensor.shape, " x "));
     }
   }
   const DTypeInfo* info = FindGgufType(tensor.type);
   if (info == nullptr) {
     return Refuse(Code::kUnsupported, "{}: tensor {} has the type {}; known types are {}", where(),
-                  name, TypeInWords(tensor.type), KnownTypes());
+                  Quoted(tensor.name), TypeInWords(tensor.type), KnownTypes());
   }
   tensor.dtype = info->dtype;
   if (tensor.shape[0] % info->block != 0) {
     return Refuse(Code::kCorrupt,
                   "{}: rows of tensor {} have {} elements, no multiple of the {} of a {} block",
-                  where(), name, tensor.shape[0], info->block, info->name);
+                  where(), Quoted(tensor.name), tensor.shape[0], info->block, info->name);
   }
   if (__builtin_mul_overflow(elements / info->block, uint64_t{info->bytes}, &tensor.bytes)) {
     tensor.bytes = 0;
     return Refuse(Code::kCorrupt, "{}: the bytes of tensor {} do not fit into 64 bits", where(),
-                  name);
+                  Quoted(tensor.name));
   }
   return true;
 }
 
 // Turns the offset inside the data section into one inside the file.
 bool Parser::PlaceTensor(GgufTensor& tensor, uint64_t data_begin) {
-  const std::string name = Quoted(tensor.name);
   if (tensor.offset % gguf_.alignment != 0) {
     return Refuse(Code::kCorrupt, "{}: tensor {} is at offset {}, no multiple of the alignment {}",
-                  where(), name, tensor.offset, gguf_.alignment);
+                  where(), Quoted(tensor.name), tensor.offset, gguf_.alignment);
   }
   const uint64_t data_bytes = size_ > data_begin ? size_ - data_begin : 0;
   if (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset) {
     return Refuse(Code::kCorrupt,
                   "{}: tensor {} needs {} bytes at offset {} of a data section of {} bytes",
-                  where(), name, tensor.bytes, tensor.offset, data_bytes);
+                  where(), Quoted(tensor.name), tensor.bytes, tensor.offset, data_bytes);
   }
   tensor.offset += data_begin;
   return true;
