@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config python3 python3-pip git ca-certificates
-  libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev
   libcpp-httplib-dev libssl-dev prometheus-cpp-dev)
 for group in "$@"; do
   case $group in

@@ -22,7 +22,8 @@ class StrictBuilder {
   using string_t = json::string_t;
   using binary_t = json::binary_t;
 
-  explicit StrictBuilder(const std::string& where) : where_(where) {}
+  StrictBuilder(const std::string& where, size_t max_values)
+      : where_(where), max_values_(max_values) {}
   json Take() { return std::move(root_); }
 
   bool null() { return Add(nullptr); }
@@ -54,8 +55,8 @@ class StrictBuilder {
   // Where the next value belongs: the root, the end of the open array, or the key just read.
   template <typename T>
   json* Place(T&& value) {
-    if (++n_values_ > kMaxJsonValues) {
-      Fail(Code::kCorrupt, "{}: JSON of more than {} values", where_, kMaxJsonValues);
+    if (++n_values_ > max_values_) {
+      Fail(Code::kCorrupt, "{}: JSON of more than {} values", where_, max_values_);
     }
     if (open_.empty()) {
       root_ = std::forward<T>(value);
@@ -87,6 +88,7 @@ class StrictBuilder {
 
   const std::string& where_;
   json root_;
+  size_t max_values_;
   size_t n_values_ = 0;
   std::vector<json*> open_;  // an array's elements move only while the array itself is the last
   json* next_ = nullptr;
@@ -94,8 +96,8 @@ class StrictBuilder {
 
 }  // namespace
 
-json ParseJson(std::string_view text, const std::string& where) {
-  StrictBuilder builder(where);
+json ParseJson(std::string_view text, const std::string& where, size_t max_values) {
+  StrictBuilder builder(where, max_values);
   const bool complete = json::sax_parse(text.begin(), text.end(), &builder);
   CHECK(complete);  // a refusal has thrown
   return builder.Take();

@@ -1,13 +1,12 @@
 #include "text/byte_bpe.h"
 
-#include <algorithm>
-#include <bit>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
+#include "format/quote.h"
 #include "text/utf8.h"
 
 namespace kvasir {
@@ -52,8 +51,7 @@ class ByteAlphabet {
   std::unordered_map<uint32_t, char> bytes_;
 };
 
-std::vector<std::string> PiecesOf(const Vocabulary& vocabulary) {
-  const ByteAlphabet alphabet;
+std::vector<std::string> PiecesOf(const Vocabulary& vocabulary, const ByteAlphabet& alphabet) {
   std::vector<std::string> pieces(vocabulary.texts.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
     const TokenType type = vocabulary.types[i];
@@ -66,179 +64,103 @@ std::vector<std::string> PiecesOf(const Vocabulary& vocabulary) {
   return pieces;
 }
 
-// Merges one piece after another; keeps its buffers between them.
-class PieceMerger {
- public:
-  PieceMerger(const std::array<TokenId, 256>& bytes, const MergeTable& merges)
-      : bytes_(bytes), merges_(merges) {}
-
-  void Run(std::string_view piece, std::vector<TokenId>* ids) {
-    symbols_.clear();
-    candidates_.clear();
-    for (const char c : piece) {
-      const TokenId id = bytes_[static_cast<uint8_t>(c)];
-      if (id == kNoToken) continue;
-      const auto at = static_cast<uint32_t>(symbols_.size());
-      symbols_.push_back({id, at - 1, at + 1});
-    }
-    if (symbols_.empty()) return;
-    symbols_.front().previous = kEnd;
-    symbols_.back().next = kEnd;
-    if (symbols_.size() > 1) MergeAll();
-    for (uint32_t at = 0; at != kEnd; at = symbols_[at].next) ids->push_back(symbols_[at].id);
-  }
-
- private:
-  static constexpr uint32_t kEnd = UINT32_MAX;
-  // The survivors are a linked list: a merge keeps the left symbol's place.
-  struct Symbol {
-    TokenId id;
-    uint32_t previous, next;
-  };
-  struct Candidate {
-    uint32_t rank, at;
-    TokenId left, right, merged;
-    // The lowest rank first, then the leftmost.
-    bool operator<(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank : at > other.at;
-    }
-  };
-
-  bool FindCandidate(uint32_t at) {
-    const TokenId left = symbols_[at].id, right = symbols_[symbols_[at].next].id;
-    const MergeTable::Merge merge = merges_.Find(left, right);
-    if (!merge.exists()) return false;
-    candidates_.push_back({merge.rank, at, left, right, merge.merged});
-    return true;
-  }
-
-  void MergeAll() {
-    for (uint32_t at = 0; at + 1 < symbols_.size(); ++at) FindCandidate(at);
-    std::make_heap(candidates_.begin(), candidates_.end());
-    while (!candidates_.empty()) {
-      const Candidate best = candidates_.front();
-      std::pop_heap(candidates_.begin(), candidates_.end());
-      candidates_.pop_back();
-      Symbol& symbol = symbols_[best.at];
-      // A candidate is stale once either of its symbols was merged away or grew. Comparing ids is
-      // enough: an equal pair at an equal place has the same merge.
-      if (symbol.id != best.left || symbol.next == kEnd) continue;
-      Symbol& next = symbols_[symbol.next];
-      if (next.id != best.right) continue;
-      symbol.id = best.merged;
-      symbol.next = next.next;
-      next.id = kNoToken;
-      if (symbol.next != kEnd) {
-        symbols_[symbol.next].previous = best.at;
-        PushCandidate(best.at);
-      }
-      if (symbol.previous != kEnd) PushCandidate(symbol.previous);
-    }
-  }
-  void PushCandidate(uint32_t at) {
-    if (FindCandidate(at)) std::push_heap(candidates_.begin(), candidates_.end());
-  }
-
-  const std::array<TokenId, 256>& bytes_;
-  const MergeTable& merges_;
-  std::vector<Symbol> symbols_;
-  std::vector<Candidate> candidates_;
-};
-
 }  // namespace
 
-MergeTable::MergeTable(size_t n_merges) : slots_(std::bit_ceil(2 * n_merges + 2)) {
-  shift_ = 64 - std::countr_zero(slots_.size());
+std::pair<std::string_view, std::string_view> SplitMerge(std::string_view text, size_t rank,
+                                                         std::string_view where) {
+  const size_t space = text.find(' ', 1);
+  if (space == std::string_view::npos) {
+    Fail(Code::kCorrupt, "{}: entry {} {} is not two tokens and a space", where, rank,
+         Quoted(text));
+  }
+  return {text.substr(0, space), text.substr(space + 1)};
 }
 
-size_t MergeTable::SlotOf(TokenId left, TokenId right) const {
-  // Fibonacci hashing: the product's high bits depend on all bits of both ids.
-  const uint64_t pair = uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
-  return (pair ^ pair >> 29) * 0x9E3779B97F4A7C15u >> shift_;
-}
-
-void MergeTable::Add(TokenId left, TokenId right, Merge merge) {
-  size_t at = SlotOf(left, right);
-  while (slots_[at].left != kNoToken) {
-    if (slots_[at].left == left && slots_[at].right == right) return;
-    at = (at + 1) & (slots_.size() - 1);
-  }
-  slots_[at] = {left, right, merge};
-}
-
-MergeTable::Merge MergeTable::Find(TokenId left, TokenId right) const {
-  size_t at = SlotOf(left, right);
-  while (slots_[at].left != kNoToken) {
-    if (slots_[at].left == left && slots_[at].right == right) return slots_[at].merge;
-    at = (at + 1) & (slots_.size() - 1);
-  }
-  return {};
-}
-
-ByteBpeTokenizer::Tables ByteBpeTokenizer::TablesOf(const Metadata& metadata,
-                                                    const Vocabulary& vocabulary) {
-  std::unordered_map<std::string_view, TokenId> ids;
-  ids.reserve(vocabulary.texts.size());
-  for (size_t i = 0; i < vocabulary.texts.size(); ++i) {
-    ids.emplace(vocabulary.texts[i], static_cast<TokenId>(i));
-  }
-  const auto id_of = [&ids](std::string_view text) {
-    const auto found = ids.find(text);
-    return found == ids.end() ? kNoToken : found->second;
-  };
-
-  const std::vector<std::string>* merges = metadata.Strings("tokenizer.ggml.merges");
-  if (merges == nullptr) {
-    Fail(Code::kCorrupt, "tokenizer.ggml.merges: the list of merges is missing");
-  }
-  Tables tables{.bytes = {}, .merges = MergeTable(merges->size())};
-  const ByteAlphabet alphabet;
-  for (size_t byte = 0; byte < 256; ++byte) {
-    tables.bytes[byte] = id_of(alphabet.Spell(static_cast<uint8_t>(byte)));
-  }
-  for (size_t rank = 0; rank < merges->size(); ++rank) {
-    const std::string& text = (*merges)[rank];
-    const size_t space = text.find(' ', 1);
-    if (space == std::string::npos) {
-      Fail(Code::kCorrupt, "tokenizer.ggml.merges: entry {} \"{}\" is not two tokens and a space",
-           rank, text);
-    }
-    const std::string left = text.substr(0, space), right = text.substr(space + 1);
-    const TokenId left_id = id_of(left), right_id = id_of(right), merged = id_of(left + right);
+MergeTable MergeTableOf(const TokenIndex& index, const MergeList& merges, std::string_view where) {
+  MergeTable table(merges.size());
+  std::string joined;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto& [left, right] = merges[rank];
+    joined.assign(left).append(right);
+    const TokenId left_id = index.Find(left), right_id = index.Find(right);
+    const TokenId merged = index.Find(joined);
     if (left_id == kNoToken || right_id == kNoToken || merged == kNoToken) {
-      Fail(Code::kCorrupt, "tokenizer.ggml.merges: entry {} \"{}\" needs a token that is missing",
-           rank, text);
+      Fail(Code::kCorrupt, "{}: entry {}, {} and {}, needs a token that is missing", where, rank,
+           Quoted(left), Quoted(right));
     }
-    tables.merges.Add(left_id, right_id, {static_cast<uint32_t>(rank), merged});
+    table.Add(left_id, right_id, {static_cast<uint32_t>(rank), merged});
   }
-  return tables;
+  return table;
 }
 
 std::unique_ptr<Tokenizer> ByteBpeTokenizer::FromGguf(const Metadata& metadata) {
-  const std::string& pre = metadata.String("tokenizer.ggml.pre");
-  Vocabulary vocabulary = Vocabulary::FromGguf(metadata, /*add_bos_default=*/false);
-  Tables tables = TablesOf(metadata, vocabulary);
-  std::vector<std::string> pieces = PiecesOf(vocabulary);
-  return std::unique_ptr<Tokenizer>(
-      new ByteBpeTokenizer(pre, std::move(vocabulary), std::move(pieces), std::move(tables)));
+  constexpr std::string_view kMerges = "tokenizer.ggml.merges";
+  Rules rules{.pre = metadata.String("tokenizer.ggml.pre")};
+  // Llama 3's vocabulary has tokens that its merges do not reach, and its texts begin with BOS.
+  rules.whole_pieces = PreTokenizer(rules.pre).rule() == "llama3";
+  const std::vector<std::string>* texts = metadata.Strings(kMerges);
+  if (texts == nullptr) Fail(Code::kCorrupt, "{}: the list of merges is missing", kMerges);
+  MergeList merges;
+  merges.reserve(texts->size());
+  for (size_t i = 0; i < texts->size(); ++i) {
+    merges.push_back(SplitMerge((*texts)[i], i, kMerges));
+  }
+  return Create(Vocabulary::FromGguf(metadata, /*add_bos_default=*/rules.whole_pieces), merges,
+                rules, kMerges);
 }
 
-ByteBpeTokenizer::ByteBpeTokenizer(std::string_view pre, Vocabulary vocabulary,
-                                   std::vector<std::string> pieces, Tables tables)
-    : TableTokenizer("gpt2/" + std::string(pre), std::move(vocabulary), std::move(pieces),
-                     /*adds_prefix_space=*/false),
-      tables_(std::move(tables)),
-      pre_tokenizer_(pre) {}
+std::unique_ptr<Tokenizer> ByteBpeTokenizer::Create(Vocabulary vocabulary, const MergeList& merges,
+                                                    const Rules& rules, std::string_view where) {
+  std::array<TokenId, 256> bytes;
+  const TokenIndex index(vocabulary);
+  const ByteAlphabet alphabet;
+  for (size_t byte = 0; byte < 256; ++byte) {
+    bytes[byte] = index.Find(alphabet.Spell(static_cast<uint8_t>(byte)));
+  }
+  MergeTable table = MergeTableOf(index, merges, where);
+  std::vector<std::string> pieces = PiecesOf(vocabulary, alphabet);
+  return std::unique_ptr<Tokenizer>(new ByteBpeTokenizer(std::move(vocabulary), std::move(pieces),
+                                                         bytes, std::move(table), rules));
+}
 
-void ByteBpeTokenizer::EncodePlain(std::string_view text, bool prefix_space,
-                                   std::vector<TokenId>* ids) const {
-  PieceMerger merger(tables_.bytes, tables_.merges);
+ByteBpeTokenizer::ByteBpeTokenizer(Vocabulary vocabulary, std::vector<std::string> pieces,
+                                   const std::array<TokenId, 256>& bytes, MergeTable merges,
+                                   const Rules& rules)
+    : TableTokenizer("gpt2/" + rules.pre, std::move(vocabulary), std::move(pieces),
+                     {.nfc = rules.nfc}),
+      bytes_(bytes),
+      merges_(std::move(merges)),
+      pre_tokenizer_(rules.pre) {
+  if (!rules.whole_pieces) return;
+  whole_.reserve(vocab_size());
+  for (size_t i = 0; i < vocab_size(); ++i) {
+    const auto id = static_cast<TokenId>(i);
+    if (type(id) == TokenType::kNormal) whole_.emplace(piece(id), id);
+  }
+}
+
+void ByteBpeTokenizer::EncodePlain(std::string_view text, bool prefix, IdSink* ids) const {
+  SymbolMerger merger(merges_);
   pre_tokenizer_.Split(text, [&](std::string_view piece) {
     for (; piece.size() > kMaxUnitBytes; piece.remove_prefix(kMaxUnitBytes)) {
-      merger.Run(piece.substr(0, kMaxUnitBytes), ids);
+      EncodePiece(piece.substr(0, kMaxUnitBytes), &merger, ids);
     }
-    merger.Run(piece, ids);
+    EncodePiece(piece, &merger, ids);
   });
+}
+
+void ByteBpeTokenizer::EncodePiece(std::string_view piece, SymbolMerger* merger,
+                                   IdSink* ids) const {
+  if (const auto found = whole_.find(piece); found != whole_.end()) {
+    ids->Push(found->second);
+    return;
+  }
+  merger->Clear();
+  for (const char c : piece) {
+    const TokenId id = bytes_[static_cast<uint8_t>(c)];
+    if (id != kNoToken) merger->Add(id);
+  }
+  for (const TokenId id : merger->Merge()) ids->Push(id);
 }
 
 }  // namespace kvasir

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "format/quote.h"
 #include "text/utf8.h"
 
 namespace kvasir {
@@ -17,9 +18,20 @@ namespace {
 // ago.
 #define SPACE "\\t-\\r\\x{85}\\p{Z}"
 
+// The ends of the newer patterns: white space that ends lines, and other white space.
+#define LINES "|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
+#define WORDLESS "| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*" LINES
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+
 struct Rule {
   std::string_view name, pattern;
 };
+struct OtherName {
+  std::string_view name, rule;
+};
+constexpr OtherName kOtherNames[] = {
+    {"llama-bpe", "llama3"}, {"llama-v3", "llama3"}, {"deepseek-r1-qwen", "qwen2"}};
 // Every pattern matches at every place of every text, so that a match is always anchored.
 constexpr Rule kRules[] = {
     {"gpt-2", "'(?:[sdmt]|re|ve|ll)| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|[" SPACE
@@ -27,21 +39,27 @@ constexpr Rule kRules[] = {
     // GPT-2's rule between single digits. A digit is a border, so spaces before one stay together.
     {"smollm", "\\p{N}|'(?:[sdmt]|re|ve|ll)| ?\\p{L}+| ?[^" SPACE "\\p{L}\\p{N}]+|[" SPACE
                "]+(?![^" SPACE "\\p{N}])|[" SPACE "]+"},
-    {"qwen2",
-     "'(?i:[sdmt]|re|ve|ll)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" SPACE
-     "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"},
+    {"qwen2", "'(?i:[sdmt]|re|ve|ll)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" WORDLESS},
+    {"llama3", "'(?i:[sdmt]|re|ve|ll)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" WORDLESS},
+    // Words change at a capital after small letters; a slash belongs to the line that it ends.
+    {"tekken", "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER
+               "*|\\p{N}| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n/]*" LINES},
 };
+#undef LOWER
+#undef UPPER
+#undef WORDLESS
+#undef LINES
 #undef SPACE
 
 const Rule& RuleFor(std::string_view name) {
-  std::string known;
+  for (const OtherName& other : kOtherNames) {
+    if (other.name == name) name = other.rule;
+  }
   for (const Rule& rule : kRules) {
     if (rule.name == name) return rule;
-    known += known.empty() ? "" : ", ";
-    known += rule.name;
   }
-  Fail(Code::kUnsupported, "tokenizer.ggml.pre: unknown pre-tokenizer \"{}\"; known are {}", name,
-       known);
+  Fail(Code::kUnsupported, "tokenizer.ggml.pre: unknown pre-tokenizer {}; known are {}",
+       Quoted(name), PreTokenizer::KnownRules());
 }
 
 }  // namespace
@@ -56,8 +74,18 @@ struct PreTokenizer::Pattern {
   }
 };
 
+std::string PreTokenizer::KnownRules() {
+  std::string known;
+  for (const Rule& rule : kRules) {
+    known += known.empty() ? "" : ", ";
+    known += rule.name;
+  }
+  return known;
+}
+
 PreTokenizer::PreTokenizer(std::string_view name) : pattern_(std::make_unique<Pattern>()) {
   const Rule& rule = RuleFor(name);
+  rule_ = rule.name;
   int error = 0;
   PCRE2_SIZE error_offset = 0;
   pattern_->code =

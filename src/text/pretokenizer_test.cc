@@ -19,7 +19,7 @@ std::vector<std::string> Pieces(const PreTokenizer& rule, std::string_view text)
 
 TEST(PreTokenizerTest, CutsAsThePackageTokenizersDoes) {
   const auto goldens = ReadGoldens("tokenizer_goldens.json");
-  for (const std::string name : {"gpt-2", "smollm", "qwen2"}) {
+  for (const std::string name : {"gpt-2", "smollm", "qwen2", "llama3", "tekken"}) {
     const PreTokenizer rule(name);
     for (size_t i = 0; i < goldens["texts"].size(); ++i) {
       const auto text = goldens["texts"][i].get<std::string>();
@@ -58,7 +58,7 @@ TEST(PreTokenizerTest, NamesTheKnownRulesWhenItRefusesOne) {
 }
 
 TEST(PreTokenizerTest, ReadsLongRunsOfAnythingWithoutALimit) {
-  for (const std::string name : {"gpt-2", "smollm", "qwen2"}) {
+  for (const std::string name : {"gpt-2", "smollm", "qwen2", "llama3", "tekken"}) {
     const PreTokenizer rule(name);
     for (const std::string unit :
          {"a", " ", "\n", " \n", "!", "1", "\u3000", "\u0436", "'", "\xFF"}) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <utility>
 
 #include "base/error.h"
@@ -13,224 +12,263 @@ namespace kvasir {
 
 namespace {
 
-constexpr std::string_view kSpace = "\u2581";
-
-std::string ReplaceAll(std::string_view text, std::string_view from, std::string_view to) {
-  std::string result;
-  result.reserve(text.size());
-  size_t at = 0;
-  for (size_t hit; (hit = text.find(from, at)) != std::string_view::npos; at = hit + from.size()) {
-    result.append(text, at, hit - at).append(to);
-  }
-  return result.append(text, at);
-}
-
 bool HasSpaceInside(std::string_view text) {
-  while (text.starts_with(kSpace)) text.remove_prefix(kSpace.size());
-  return text.find(kSpace) != std::string_view::npos;
-}
-
-// The byte that a token "<0x41>" stands for.
-uint8_t ByteOf(std::string_view text, size_t id) {
-  const bool shaped = text.size() == 6 && text.starts_with("<0x") && text.ends_with('>');
-  const std::string digits(shaped ? text.substr(3, 2) : "");
-  char* end = nullptr;
-  const auto byte = std::strtoul(digits.c_str(), &end, 16);
-  if (!shaped || end != digits.c_str() + 2 || digits[0] == '+' || digits[0] == '-' ||
-      digits[0] == ' ') {
-    Fail(Code::kCorrupt, "tokenizer.ggml.tokens: byte token {} is \"{}\", not like \"<0x41>\"", id,
-         text);
-  }
-  return static_cast<uint8_t>(byte);
+  while (text.starts_with(kVisibleSpace)) text.remove_prefix(kVisibleSpace.size());
+  return text.find(kVisibleSpace) != std::string_view::npos;
 }
 
 std::vector<std::string> PiecesOf(const Vocabulary& vocabulary) {
-  std::vector<std::string> pieces(vocabulary.texts.size());
+  std::vector<std::string> pieces(vocabulary.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
     const std::string& text = vocabulary.texts[i];
     switch (vocabulary.types[i]) {
       case TokenType::kByte:
-        pieces[i] = std::string(1, static_cast<char>(ByteOf(text, i)));
+        if (ByteOfToken(text) < 0) {
+          Fail(Code::kCorrupt, "byte token {} is \"{}\", not like \"<0x41>\"", i, text);
+        }
+        pieces[i] = std::string(1, static_cast<char>(ByteOfToken(text)));
         break;
       case TokenType::kControl:
       case TokenType::kUnknown:
         pieces[i] = text;
         break;
       default:
-        pieces[i] = ReplaceAll(text, kSpace, " ");
+        pieces[i] = ReplaceAll(text, kVisibleSpace, " ");
     }
   }
   return pieces;
 }
 
+// Equal scores share a rank; the highest has rank 0.
+std::vector<uint32_t> RanksOf(const std::vector<double>& scores) {
+  std::vector<float> steps(scores.begin(), scores.end());
+  std::ranges::sort(steps, std::greater<>());
+  steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
+  std::vector<uint32_t> ranks;
+  ranks.reserve(scores.size());
+  for (const double score : scores) {
+    const auto place = std::ranges::lower_bound(steps, static_cast<float>(score), std::greater<>());
+    ranks.push_back(static_cast<uint32_t>(place - steps.begin()));
+  }
+  return ranks;
+}
+
+std::vector<double> ScoresOf(const Metadata& metadata, const Vocabulary& vocabulary) {
+  std::vector<double> scores = metadata.Floats("tokenizer.ggml.scores");
+  if (scores.size() != vocabulary.size()) {
+    Fail(Code::kCorrupt,
+         "tokenizer.ggml.scores: {} scores for {} tokens; there must be one for each",
+         scores.size(), vocabulary.size());
+  }
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (vocabulary.types[i] == TokenType::kNormal && std::isnan(scores[i])) {
+      Fail(Code::kCorrupt, "tokenizer.ggml.scores: the score of token {} is not a number", i);
+    }
+    if (std::isnan(scores[i])) scores[i] = 0;  // of a token that no merge makes
+  }
+  return scores;
+}
+
 }  // namespace
 
-// Merges one stretch of escaped text after another; keeps its buffers between them.
-class SentencePieceTokenizer::Merger {
- public:
-  explicit Merger(const Tables& tables) : tables_(tables) {}
+TokenId SentencePieceTokenizer::Symbols::Find(std::string_view character) const {
+  const uint32_t c = DecodeUtf8Unit(character);
+  if (c < ascii.size()) return ascii[c];
+  const auto found = others.find(c);
+  return found == others.end() ? kNoToken : found->second;
+}
 
-  void Run(std::string_view text, std::vector<TokenId>* ids) {
-    text_ = text;
-    symbols_.clear();
-    candidates_.clear();
-    for (size_t at = 0; at < text.size();) {
-      const size_t length = Utf8UnitLength(text.substr(at));
-      const auto index = static_cast<uint32_t>(symbols_.size());
-      symbols_.push_back(
-          {static_cast<uint32_t>(at), static_cast<uint32_t>(length), index - 1, index + 1});
-      at += length;
+void SentencePieceTokenizer::Symbols::Add(std::string_view character, TokenId symbol) {
+  const uint32_t c = DecodeUtf8Unit(character);
+  if (c >= ascii.size()) {
+    others.emplace(c, symbol);
+  } else if (ascii[c] == kNoToken) {
+    ascii[c] = symbol;
+  }
+}
+
+SentencePieceTokenizer::Symbols SentencePieceTokenizer::SymbolsOf(const Vocabulary& vocabulary) {
+  Symbols symbols;
+  symbols.n_tokens = vocabulary.size();
+  symbols.ascii.fill(kNoToken);
+  symbols.others.max_load_factor(0.5);
+  for (size_t i = 0; i < vocabulary.size(); ++i) {
+    const std::string& text = vocabulary.texts[i];
+    if (vocabulary.types[i] != TokenType::kNormal || text.empty()) continue;
+    if (Utf8UnitLength(text) == text.size()) symbols.Add(text, static_cast<TokenId>(i));
+  }
+  return symbols;
+}
+
+// Finds the merges that scores imply: every way in which a token is two symbols side by side.
+class SentencePieceTokenizer::ScoredVocabulary {
+ public:
+  ScoredVocabulary(const Vocabulary& vocabulary, const std::vector<double>& scores,
+                   Symbols* symbols)
+      : vocabulary_(vocabulary), ranks_(RanksOf(scores)), symbols_(symbols) {
+    for (size_t i = 0; i < vocabulary.size(); ++i) {
+      if (vocabulary.types[i] == TokenType::kNormal) {
+        normal_.emplace(vocabulary.texts[i], static_cast<TokenId>(i));
+      }
     }
-    if (symbols_.empty()) return;
-    symbols_.front().previous = kEnd;
-    symbols_.back().next = kEnd;
-    MergeAll();
-    for (uint32_t at = 0; at != kEnd; at = symbols_[at].next) Emit(symbols_[at], ids);
+  }
+
+  MergeTable Merges() {
+    for (const auto& [text, id] : normal_) AddCharacters(text, id);
+    for (const auto& [text, id] : normal_) AddSplits(text, id);
+    MergeTable table(splits_.size());
+    for (const Split& split : splits_) {
+      table.Add(split.left, split.right, {ranks_[static_cast<size_t>(split.whole)], split.whole});
+    }
+    return table;
   }
 
  private:
-  static constexpr uint32_t kEnd = UINT32_MAX;
-  struct Symbol {
-    uint32_t begin, length;  // length 0: merged into its left neighbour
-    uint32_t previous, next;
-  };
-  struct Candidate {
-    float score;
-    uint32_t at, length;
-    // The highest score first, then the leftmost.
-    bool operator<(const Candidate& other) const {
-      return score != other.score ? score < other.score : at > other.at;
-    }
+  struct Split {
+    TokenId left, right, whole;
   };
 
-  bool FindCandidate(uint32_t at) {
-    const Symbol& left = symbols_[at];
-    const uint32_t length = left.length + symbols_[left.next].length;
-    if (length > tables_.longest) return false;
-    const auto found = tables_.normal.find(text_.substr(left.begin, length));
-    if (found == tables_.normal.end()) return false;
-    candidates_.push_back({tables_.scores[static_cast<size_t>(found->second)], at, length});
-    return true;
+  void AddCharacters(std::string_view text, TokenId id) {
+    if (text.size() > AddedTokens::kMaxBytes) {
+      Fail(Code::kUnsupported, "token {}: {} bytes; up to {} can be merged", id, text.size(),
+           AddedTokens::kMaxBytes);
+    }
+    for (size_t at = 0; at < text.size();) {
+      const std::string_view character = text.substr(at, Utf8UnitLength(text.substr(at)));
+      at += character.size();
+      if (symbols_->Find(character) != kNoToken) continue;
+      symbols_->Add(character,
+                    static_cast<TokenId>(symbols_->n_tokens + symbols_->characters.size()));
+      symbols_->characters.emplace_back(character);
+    }
   }
-  void PushCandidate(uint32_t at) {
-    if (FindCandidate(at)) std::push_heap(candidates_.begin(), candidates_.end());
+  TokenId SymbolOf(std::string_view text) const {
+    if (Utf8UnitLength(text) == text.size()) return symbols_->Find(text);
+    const auto found = normal_.find(text);
+    return found == normal_.end() ? kNoToken : found->second;
   }
-
-  void MergeAll() {
-    for (uint32_t at = 0; at + 1 < symbols_.size(); ++at) FindCandidate(at);
-    std::make_heap(candidates_.begin(), candidates_.end());
-    while (!candidates_.empty()) {
-      const Candidate best = candidates_.front();
-      std::pop_heap(candidates_.begin(), candidates_.end());
-      candidates_.pop_back();
-      Symbol& symbol = symbols_[best.at];
-      // Symbols only grow, so a candidate is stale exactly if the lengths no longer add up.
-      if (symbol.length == 0 || symbol.next == kEnd) continue;
-      Symbol& next = symbols_[symbol.next];
-      if (symbol.length + next.length != best.length) continue;
-      symbol.length = best.length;
-      symbol.next = next.next;
-      next.length = 0;
-      if (symbol.next != kEnd) {
-        symbols_[symbol.next].previous = best.at;
-        PushCandidate(best.at);
-      }
-      if (symbol.previous != kEnd) PushCandidate(symbol.previous);
+  void AddSplits(std::string_view text, TokenId id) {
+    for (size_t at = 0; at < text.size();) {
+      at += Utf8UnitLength(text.substr(at));
+      if (at == text.size()) break;
+      const TokenId left = SymbolOf(text.substr(0, at));
+      const TokenId right = left == kNoToken ? kNoToken : SymbolOf(text.substr(at));
+      if (right != kNoToken) splits_.push_back({left, right, id});
     }
   }
 
-  void Emit(const Symbol& symbol, std::vector<TokenId>* ids) const {
-    const std::string_view text = text_.substr(symbol.begin, symbol.length);
-    const auto found = tables_.normal.find(text);
-    if (found != tables_.normal.end()) {
-      ids->push_back(found->second);
-      return;
-    }
-    const bool spelled = std::ranges::all_of(
-        text, [&](char c) { return tables_.bytes[static_cast<uint8_t>(c)] != kNoToken; });
-    if (spelled) {
-      for (const char c : text) ids->push_back(tables_.bytes[static_cast<uint8_t>(c)]);
-    } else if (tables_.unknown != kNoToken) {
-      ids->push_back(tables_.unknown);
-    }
-  }
-
-  const Tables& tables_;
-  std::string_view text_;
-  std::vector<Symbol> symbols_;
-  std::vector<Candidate> candidates_;
+  const Vocabulary& vocabulary_;
+  std::vector<uint32_t> ranks_;
+  Symbols* symbols_;
+  std::unordered_map<std::string_view, TokenId> normal_;
+  std::vector<Split> splits_;
 };
 
-SentencePieceTokenizer::Tables SentencePieceTokenizer::TablesOf(const Metadata& metadata,
-                                                                const Vocabulary& vocabulary) {
-  const std::vector<double> scores = metadata.Floats("tokenizer.ggml.scores");
-  if (scores.size() != vocabulary.texts.size()) {
-    Fail(Code::kCorrupt,
-         "tokenizer.ggml.scores: {} scores for {} tokens; there must be one for each",
-         scores.size(), vocabulary.texts.size());
-  }
+std::unique_ptr<Tokenizer> SentencePieceTokenizer::FromGguf(const Metadata& metadata) {
+  Vocabulary vocabulary = Vocabulary::FromGguf(metadata, /*add_bos_default=*/true);
   if (!metadata.Has("tokenizer.ggml.token_type")) {
     Fail(Code::kCorrupt,
          "tokenizer.ggml.token_type is missing; without it byte tokens are unknown");
   }
-  Tables tables;
-  tables.texts = vocabulary.texts;
-  // Most pairs of neighbours are no token: in a sparse table their look-up ends at an empty bucket.
-  tables.normal.max_load_factor(0.25);
-  tables.normal.reserve(tables.texts.size());
-  tables.unknown = vocabulary.unknown;
-  tables.bytes.fill(kNoToken);
-  tables.scores.assign(scores.begin(), scores.end());
-  for (size_t i = 0; i < tables.texts.size(); ++i) {
-    const std::string& text = tables.texts[i];
-    const auto id = static_cast<TokenId>(i);
-    if (vocabulary.types[i] == TokenType::kByte) {
-      tables.bytes[ByteOf(text, i)] = id;
-    } else if (vocabulary.types[i] == TokenType::kNormal && !text.empty()) {
-      if (std::isnan(scores[i])) {
-        Fail(Code::kCorrupt, "tokenizer.ggml.scores: the score of token {} is not a number", i);
-      }
-      tables.normal.emplace(text, id);
-      tables.longest = std::max(tables.longest, text.size());
-      tables.space_only_first = tables.space_only_first && !HasSpaceInside(text);
-    }
+  Symbols symbols = SymbolsOf(vocabulary);
+  MergeTable merges =
+      ScoredVocabulary(vocabulary, ScoresOf(metadata, vocabulary), &symbols).Merges();
+  std::vector<std::string> pieces = PiecesOf(vocabulary);
+  Rules rules;
+  if (metadata.Bool("tokenizer.ggml.add_space_prefix", true)) {
+    rules.text.prefix = TextRules::Prefix::kEachPart;
   }
-  return tables;
+  return std::unique_ptr<Tokenizer>(new SentencePieceTokenizer(
+      std::move(vocabulary), std::move(pieces), std::move(symbols), std::move(merges), rules));
 }
 
-std::unique_ptr<Tokenizer> SentencePieceTokenizer::FromGguf(const Metadata& metadata) {
-  Vocabulary vocabulary = Vocabulary::FromGguf(metadata, /*add_bos_default=*/true);
-  Tables tables = TablesOf(metadata, vocabulary);
+std::unique_ptr<Tokenizer> SentencePieceTokenizer::Create(Vocabulary vocabulary,
+                                                          const MergeList& merges,
+                                                          const Rules& rules,
+                                                          std::string_view where) {
+  MergeTable table = MergeTableOf(TokenIndex(vocabulary), merges, where);
+  Symbols symbols = SymbolsOf(vocabulary);
   std::vector<std::string> pieces = PiecesOf(vocabulary);
-  const bool adds_prefix_space = metadata.Bool("tokenizer.ggml.add_space_prefix", true);
   return std::unique_ptr<Tokenizer>(new SentencePieceTokenizer(
-      std::move(vocabulary), std::move(pieces), adds_prefix_space, std::move(tables)));
+      std::move(vocabulary), std::move(pieces), std::move(symbols), std::move(table), rules));
 }
 
 SentencePieceTokenizer::SentencePieceTokenizer(Vocabulary vocabulary,
-                                               std::vector<std::string> pieces,
-                                               bool adds_prefix_space, Tables tables)
-    : TableTokenizer("llama", std::move(vocabulary), std::move(pieces), adds_prefix_space),
-      tables_(std::move(tables)) {}
-
-void SentencePieceTokenizer::EncodePlain(std::string_view text, bool prefix_space,
-                                         std::vector<TokenId>* ids) const {
-  Merger merger(tables_);
-  std::string stretch(prefix_space ? kSpace : "");
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = Utf8UnitLength(text.substr(at));
-    std::string_view unit = text.substr(at, length);
-    if (unit == " ") unit = kSpace;
-    // No token reaches over the end of a word: merging words apart gives the same ids.
-    const bool word_ends = tables_.space_only_first && unit == kSpace && !stretch.ends_with(kSpace);
-    if (word_ends || stretch.size() + unit.size() > kMaxUnitBytes) {
-      merger.Run(stretch, ids);
-      stretch.clear();
+                                               std::vector<std::string> pieces, Symbols symbols,
+                                               MergeTable merges, const Rules& rules)
+    : TableTokenizer("llama", vocabulary, std::move(pieces), rules.text),
+      rules_(rules),
+      unknown_(vocabulary.unknown),
+      space_only_first_(true),
+      symbols_(std::move(symbols)),
+      merges_(std::move(merges)) {
+  bytes_.fill(kNoToken);
+  for (size_t i = 0; i < vocabulary.size(); ++i) {
+    const std::string& text = vocabulary.texts[i];
+    if (vocabulary.types[i] == TokenType::kByte) {
+      bytes_[static_cast<size_t>(ByteOfToken(text))] = static_cast<TokenId>(i);
+    } else if (vocabulary.types[i] == TokenType::kNormal) {
+      space_only_first_ = space_only_first_ && !HasSpaceInside(text);
     }
-    stretch += unit;
-    at += length;
   }
-  merger.Run(stretch, ids);
+}
+
+void SentencePieceTokenizer::EncodePlain(std::string_view text, bool prefix, IdSink* ids) const {
+  const TokenId space = symbols_.Find(kVisibleSpace);
+  SymbolMerger merger(merges_);
+  bool unknown = false, after_space = prefix;
+  const auto add = [&](std::string_view character, TokenId symbol) {
+    if (symbol == kNoToken) return AddSpelled(character, &unknown, &merger);
+    unknown = false;
+    merger.Add(symbol);
+  };
+  if (prefix) add(kVisibleSpace, space);
+  for (size_t at = 0; at < text.size();) {
+    std::string_view character = text.substr(at, Utf8UnitLength(text.substr(at)));
+    at += character.size();
+    if (character == " ") character = kVisibleSpace;
+    const bool is_space = character == kVisibleSpace;
+    // No token reaches over the end of a word: merging words apart gives the same ids.
+    const bool word_ends =
+        is_space && (rules_.cuts_spaces_apart || (space_only_first_ && !after_space));
+    if (word_ends || merger.size() >= kMaxUnitBytes) Flush(&merger, ids);
+    add(character, is_space ? space : symbols_.Find(character));
+    after_space = is_space;
+  }
+  Flush(&merger, ids);
+}
+
+void SentencePieceTokenizer::AddSpelled(std::string_view character, bool* unknown,
+                                        SymbolMerger* merger) const {
+  const bool spelled = rules_.byte_fallback && std::ranges::all_of(character, [&](char c) {
+                         return bytes_[static_cast<uint8_t>(c)] != kNoToken;
+                       });
+  if (spelled) {
+    for (const char c : character) merger->Add(bytes_[static_cast<uint8_t>(c)]);
+  } else if (unknown_ == kNoToken) {
+    // Beyond all symbols: keeps its neighbours apart and is dropped in the end.
+    merger->Add(static_cast<TokenId>(symbols_.n_tokens + symbols_.characters.size()));
+  } else if (!*unknown || !rules_.fuse_unknown) {
+    merger->Add(unknown_);
+  }
+  *unknown = !spelled;
+}
+
+void SentencePieceTokenizer::Flush(SymbolMerger* merger, IdSink* ids) const {
+  for (const TokenId symbol : merger->Merge()) {
+    const auto index = static_cast<size_t>(symbol);
+    if (index < symbols_.n_tokens) {
+      ids->Push(symbol);
+    } else if (index - symbols_.n_tokens < symbols_.characters.size()) {
+      // A character of tokens that was merged into none.
+      const std::string& character = symbols_.characters[index - symbols_.n_tokens];
+      SymbolMerger spelled(merges_);
+      bool unknown = false;
+      AddSpelled(character, &unknown, &spelled);
+      Flush(&spelled, ids);
+    }
+  }
+  merger->Clear();
 }
 
 }  // namespace kvasir

@@ -1,12 +1,12 @@
-// SentencePiece-style BPE (tokenizer.ggml.model "llama"): the text is one sequence of characters,
-// spaces written as U+2581, and the pair of neighbours whose joined text is the token with the
-// highest score is merged first, the leftmost of equals. What is no token in the end is spelled in
-// byte tokens.
+// BPE over characters with bytes to fall back on: "llama" in GGUF, and the form in which Hugging
+// Face has the vocabularies of SentencePiece. Spaces are written as U+2581, neighbours merge where
+// a merge joins them, lowest rank first, and characters that are no token are spelled in byte
+// tokens.
 //
 // Invariants  Only normal tokens come out of merges: text that happens to read "<s>" or "<0x41>"
 //             never becomes that token.
-// Cost        A stretch of n bytes takes O(n log n), prose runs at 5 MB/s on one core. Stretches
-//             are words if the vocabulary has no token with a space inside, else whole texts.
+// Cost        A stretch of n bytes takes O(n log n). Stretches are words if no token has a space
+//             after another character, else whole texts.
 // Threads     Immutable after construction.
 #pragma once
 
@@ -17,35 +17,59 @@
 #include <unordered_map>
 #include <vector>
 
+#include "text/byte_bpe.h"
+#include "text/merges.h"
 #include "text/table_tokenizer.h"
 
 namespace kvasir {
 
 class SentencePieceTokenizer : public TableTokenizer {
  public:
+  struct Rules {
+    TextRules text;
+    bool byte_fallback = true;
+    bool fuse_unknown = false;  // neighbours that are unknown become one token
+    // Stretches begin at every space, not only at those that follow another character.
+    bool cuts_spaces_apart = false;
+  };
+
+  // Merges follow from the scores: what joins to a token has its score's rank, the highest first.
   static std::unique_ptr<Tokenizer> FromGguf(const Metadata& metadata);
+  // `where` opens error messages about merges.
+  static std::unique_ptr<Tokenizer> Create(Vocabulary vocabulary, const MergeList& merges,
+                                           const Rules& rules, std::string_view where);
 
  protected:
-  void EncodePlain(std::string_view text, bool prefix_space,
-                   std::vector<TokenId>* ids) const override;
+  void EncodePlain(std::string_view text, bool prefix, IdSink* ids) const override;
 
  private:
-  struct Tables {
-    std::vector<std::string> texts;  // owns what `normal` refers to
-    std::unordered_map<std::string_view, TokenId> normal;
-    std::vector<float> scores;
-    std::array<TokenId, 256> bytes;
-    TokenId unknown = kNoToken;
-    size_t longest = 0;            // bytes of the longest normal token
-    bool space_only_first = true;  // no normal token has a space after another character
+  // What merges work on: tokens, and beyond their ids the characters that occur in tokens without
+  // being one.
+  struct Symbols {
+    size_t n_tokens = 0;
+    std::vector<std::string> characters;  // that are no token
+    std::array<TokenId, 128> ascii;
+    std::unordered_map<uint32_t, TokenId> others;  // by code point
+
+    TokenId Find(std::string_view character) const;
+    void Add(std::string_view character, TokenId symbol);
   };
-  class Merger;
+  class ScoredVocabulary;
 
-  SentencePieceTokenizer(Vocabulary vocabulary, std::vector<std::string> pieces,
-                         bool adds_prefix_space, Tables tables);
-  static Tables TablesOf(const Metadata& metadata, const Vocabulary& vocabulary);
+  SentencePieceTokenizer(Vocabulary vocabulary, std::vector<std::string> pieces, Symbols symbols,
+                         MergeTable merges, const Rules& rules);
+  static Symbols SymbolsOf(const Vocabulary& vocabulary);
 
-  Tables tables_;
+  // Adds a character that is no symbol; `unknown`: whether the one before was unknown.
+  void AddSpelled(std::string_view character, bool* unknown, SymbolMerger* merger) const;
+  void Flush(SymbolMerger* merger, IdSink* ids) const;
+
+  Rules rules_;
+  TokenId unknown_;
+  std::array<TokenId, 256> bytes_;
+  bool space_only_first_;  // no token has a space after another character
+  Symbols symbols_;
+  MergeTable merges_;
 };
 
 }  // namespace kvasir

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,16 +26,24 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // From the tokenizer.ggml.* keys of a GGUF file: models "gpt2" (byte-level BPE; pre-tokenizers
-  // smollm, gpt-2, qwen2) and "llama" (SentencePiece-style). Errors: kUnsupported naming what is
-  // known, kCorrupt for tables that contradict each other.
+  // From the tokenizer.ggml.* keys of a GGUF file: models "gpt2" (byte-level BPE) and "llama"
+  // (SentencePiece-style). Errors: kUnsupported naming what is known, kCorrupt for tables that
+  // contradict each other.
   static std::unique_ptr<Tokenizer> FromGguf(const Metadata& metadata);
+  // From the files of a Hugging Face folder (hf_tokenizer.h). Errors: as above, kNotFound when the
+  // folder has neither tokenizer.json nor vocab.json with merges.txt.
+  static std::unique_ptr<Tokenizer> FromFolder(const std::string& path);
 
   // Ids of `text`, without BOS or EOS. `special`: recognise control tokens written out in the text.
   // `prefix_space`: SentencePiece vocabularies put a space before the text (their own rule; ignored
   // elsewhere); false where a text continues another one.
   virtual std::vector<TokenId> Encode(std::string_view text, bool special,
                                       bool prefix_space = true) const = 0;
+  // The same ids, given to `sink` some ten thousand at a time: for texts that memory does not hold.
+  using Sink = std::function<void(std::span<const TokenId>)>;
+  virtual void EncodeTo(std::string_view text, bool special, const Sink& sink) const {
+    sink(Encode(text, special));
+  }
   // Bytes of one token; empty for control tokens unless `special`.
   virtual std::string Piece(TokenId id, bool special) const = 0;
 

@@ -107,7 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
   static const auto tokenizers = [] {
     std::vector<std::unique_ptr<Tokenizer>> all;
-    for (const char* pre : {"gpt-2", "smollm", "qwen2"}) {
+    for (const char* pre : {"gpt-2", "smollm", "qwen2", "llama3", "tekken"}) {
       all.push_back(Tokenizer::FromGguf(ByteLevel(pre)));
     }
     all.push_back(Tokenizer::FromGguf(SentencePieceStyle()));

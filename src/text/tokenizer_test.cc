@@ -17,69 +17,6 @@ using ::testing::IsEmpty;
 
 constexpr char kSpace[] = "\u2581";
 
-// The texts and ids of a pair of files x.gguf.inp, x.gguf.out.
-struct Vector {
-  std::string text;
-  std::vector<TokenId> ids;
-};
-std::vector<Vector> ReadVectors(const std::string& gguf_path) {
-  const std::string inputs = ReadWholeFile(gguf_path + ".inp");
-  std::istringstream outputs(ReadWholeFile(gguf_path + ".out"));
-  const std::string border = "\n__ggml_vocab_test__\n";
-  std::vector<Vector> vectors;
-  for (size_t at = 0; at < inputs.size();) {
-    const size_t end = std::min(inputs.find(border, at), inputs.size());
-    Vector& vector = vectors.emplace_back();
-    vector.text = inputs.substr(at, end - at);
-    std::string line;
-    std::getline(outputs, line);
-    std::istringstream numbers(line);
-    for (TokenId id; numbers >> id;) vector.ids.push_back(id);
-    at = end + border.size();
-  }
-  return vectors;
-}
-
-void ExpectVectors(const Tokenizer& tokenizer, const std::string& vectors_path) {
-  const std::vector<Vector> vectors = ReadVectors(vectors_path);
-  ASSERT_EQ(vectors.size(), 46u);
-  for (const Vector& vector : vectors) {
-    const std::vector<TokenId> ids = tokenizer.Encode(vector.text, /*special=*/false);
-    EXPECT_EQ(ids, vector.ids) << vector.text;
-    EXPECT_EQ(tokenizer.Decode(ids, false, /*at_start=*/true), vector.text);
-  }
-}
-
-TEST(TokenizerTest, MatchesTheVectorsOfGpt2) {
-  const std::string path = TestDataPath("tokenizers/ggml-vocab/ggml-vocab-gpt-2.gguf");
-  if (path.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/ggml-vocab";
-  ExpectVectors(*TokenizerOf(path), path);
-}
-
-TEST(TokenizerTest, MatchesTheVectorsOfLlama) {
-  const std::string path = TestDataPath("tokenizers/ggml-vocab/ggml-vocab-llama-spm.gguf");
-  if (path.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/ggml-vocab";
-  ExpectVectors(*TokenizerOf(path), path);
-}
-
-TEST(TokenizerTest, MatchesTheVectorsOfPhi3) {
-  const std::string path = TestDataPath("tokenizers/ggml-vocab/ggml-vocab-phi-3.gguf");
-  if (path.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/ggml-vocab";
-  ExpectVectors(*TokenizerOf(path), path);
-}
-
-TEST(TokenizerTest, MatchesTheVectorsOfQwen2) {
-  const std::string path = TestDataPath("tokenizers/ggml-vocab/ggml-vocab-qwen2.gguf.inp");
-  const std::string model = ModelPath("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf");
-  if (path.empty()) GTEST_SKIP() << "no KVASIR_TEST_DATA with tokenizers/ggml-vocab";
-  if (model.empty()) GTEST_SKIP() << "the model qwen-0.5b is not there";
-  const auto tokenizer = TokenizerOf(model);
-  ExpectVectors(*tokenizer, path.substr(0, path.size() - 4));
-  EXPECT_EQ(tokenizer->name(), "gpt2/qwen2");
-  EXPECT_FALSE(tokenizer->add_bos());
-  EXPECT_THAT(tokenizer->ends(), ElementsAre(151643, 151645));
-}
-
 TEST(TokenizerTest, MatchesThePackageTokenizersOnSmollm2) {
   const std::string model = ModelPath("smollm2-135m-instruct-q4_1.gguf");
   if (model.empty()) GTEST_SKIP() << "the model smollm2 is not there";
@@ -100,7 +37,7 @@ TEST(TokenizerTest, MatchesThePackageTokenizersOnSmollm2) {
 
 TEST(TokenizerTest, MatchesThePackageTokenizersOnASmallVocabulary) {
   const auto goldens = ReadGoldens("tokenizer_goldens.json");
-  for (const std::string pre : {"gpt-2", "smollm", "qwen2"}) {
+  for (const std::string pre : {"gpt-2", "smollm", "qwen2", "llama3", "tekken"}) {
     const auto tokenizer = Tokenizer::FromGguf(TinyBpeMetadata(goldens, pre));
     for (size_t i = 0; i < goldens["texts"].size(); ++i) {
       const auto text = goldens["texts"][i].get<std::string>();
@@ -182,7 +119,7 @@ TEST(ByteBpeTest, DropsBytesThatHaveNoToken) {
 
 TEST(ByteBpeTest, EncodesAMegabyteOfOneLetterAndOfSpaces) {
   const auto goldens = ReadGoldens("tokenizer_goldens.json");
-  for (const std::string pre : {"gpt-2", "smollm", "qwen2"}) {
+  for (const std::string pre : {"gpt-2", "smollm", "qwen2", "llama3", "tekken"}) {
     const auto tokenizer = Tokenizer::FromGguf(TinyBpeMetadata(goldens, pre));
     for (const char c : {'a', ' '}) {
       const std::string text(1 << 20, c);

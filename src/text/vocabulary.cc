@@ -58,21 +58,23 @@ std::vector<TokenType> TypesOf(const Metadata& metadata, size_t vocab_size) {
   return types;
 }
 
-std::vector<TokenId> EndsOf(const Metadata& metadata, const Vocabulary& vocabulary) {
-  std::vector<TokenId> ends = {vocabulary.eos};
-  for (const auto* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
-    ends.push_back(IdAt(metadata, key, vocabulary.texts.size()));
-  }
-  for (size_t i = 0; i < vocabulary.texts.size(); ++i) {
-    if (vocabulary.types[i] == TokenType::kControl &&
-        std::ranges::find(kEndNames, vocabulary.texts[i]) != std::end(kEndNames)) {
-      ends.push_back(static_cast<TokenId>(i));
+// Control tokens and tokens that the user defined are matched whole.
+std::vector<AddedToken> AddedOf(const Vocabulary& vocabulary) {
+  std::vector<AddedToken> added;
+  for (size_t i = 0; i < vocabulary.size(); ++i) {
+    const TokenType type = vocabulary.types[i];
+    const bool special = type == TokenType::kControl || type == TokenType::kUnknown;
+    if (special || type == TokenType::kUserDefined) {
+      added.push_back({.id = static_cast<TokenId>(i), .special = special});
     }
   }
-  std::erase(ends, kNoToken);
-  std::ranges::sort(ends);
-  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
-  return ends;
+  return added;
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 }  // namespace
@@ -96,9 +98,44 @@ Vocabulary Vocabulary::FromGguf(const Metadata& metadata, bool add_bos_default) 
     Fail(Code::kCorrupt,
          "tokenizer.ggml.add_bos_token is set, but tokenizer.ggml.bos_token_id is missing");
   }
-  v.ends = EndsOf(metadata, v);
+  v.added = AddedOf(v);
+  for (const auto* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+    v.ends.push_back(IdAt(metadata, key, v.texts.size()));
+  }
+  v.FinishEnds();
   v.chat_template = metadata.String("tokenizer.chat_template", "");
   return v;
+}
+
+void Vocabulary::FinishEnds() {
+  ends.push_back(eos);
+  for (size_t i = 0; i < size(); ++i) {
+    if (types[i] == TokenType::kControl &&
+        std::ranges::find(kEndNames, texts[i]) != std::end(kEndNames)) {
+      ends.push_back(static_cast<TokenId>(i));
+    }
+  }
+  std::erase(ends, kNoToken);
+  std::ranges::sort(ends);
+  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+}
+
+TokenIndex::TokenIndex(const Vocabulary& vocabulary) {
+  ids_.reserve(vocabulary.size());
+  for (size_t i = 0; i < vocabulary.size(); ++i) {
+    ids_.emplace(vocabulary.texts[i], static_cast<TokenId>(i));
+  }
+}
+
+TokenId TokenIndex::Find(std::string_view text) const {
+  const auto found = ids_.find(text);
+  return found == ids_.end() ? kNoToken : found->second;
+}
+
+int ByteOfToken(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || !text.ends_with('>')) return -1;
+  const int high = HexDigit(text[3]), low = HexDigit(text[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
 }  // namespace kvasir
