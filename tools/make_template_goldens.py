@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """Writes src/text/testdata/template_goldens.json: what jinja2 makes of chat templates.
 
+Of the templates in the folder ${KVASIR_TEST_DATA}/tokenizers/chat-templates only hashes of their
+output are stored, for conversations that compare_templates.py makes up.
+
 Needs the packages jinja2 and gguf, and the GGUF files of smollm2, qwen-0.5b and qwen-1.5b in
 ${KVASIR_MODELS:-~/.cache/kvasir/models}, whose templates (Apache-2.0) are stored with the results. The
-environment is the one that transformers sets up, without a clock. The tests need none of this.
+environment is the one that transformers sets up, with the clock at NOW. The tests need none of this.
 """
 
+import datetime
 import json
 import os
 import pathlib
+import random
 
-import gguf
 import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+NOW = datetime.datetime(2024, 2, 29, 7, 8, 9)
 MODELS = {
     "smollm2": "smollm2-135m-instruct-q4_1.gguf",
     "qwen-0.5b": "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -31,11 +36,24 @@ def environment():
             x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
         )
 
+    class Generation(jinja2.ext.Extension):
+        tags = {"generation"}
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            call = self.call_method("_text")
+            return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+        def _text(self, caller):
+            return caller()
+
     env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
+    env.globals["strftime_now"] = NOW.strftime
     return env
 
 
@@ -99,6 +117,16 @@ VARIABLES = {
     "lines": "one\n\ntwo\n  three",
     "empty": "",
     "bos_token": "<s>",
+    "big": 10**30,
+    "people": [
+        {"name": "Bo", "age": 3, "city": {"n": "x"}},
+        {"name": "al", "age": 1, "city": {"n": "y"}},
+        {"name": "Cy", "age": 2, "city": {"n": "x"}},
+    ],
+    "tree": [
+        {"n": "a", "c": [{"n": "b", "c": []}, {"n": "c", "c": [{"n": "d", "c": []}]}]},
+        {"n": "e", "c": []},
+    ],
 }
 
 SMALL = [
@@ -209,6 +237,12 @@ SMALL = [
 ]
 
 
+def more_small():
+    """Those of template_cases.txt, separated by lines of "====="."""
+    path = pathlib.Path(__file__).parent / "template_cases.txt"
+    return path.read_text().removesuffix("\n").split("\n=====\n")
+
+
 def expectation(env, source, variables):
     try:
         return {"text": env.from_string(source).render(**variables)}
@@ -249,7 +283,33 @@ def tool_cases(env, sources):
         }
 
 
+def fnv(text):
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return f"{value:016x}"
+
+
+def foreign_cases(env):
+    """Conversations, and for each template file the hashes of what becomes of them, null for a refusal."""
+    from compare_templates import conversation, expected, tame
+
+    cases = []
+    for seed in range(100):
+        case = (tame if seed % 2 else conversation)(random.Random(seed))
+        if len(cases) < 24 and len(json.dumps(case)) < 6000:
+            cases.append(case)
+    hashes = {}
+    folder = pathlib.Path(os.environ["KVASIR_TEST_DATA"]) / "tokenizers" / "chat-templates"
+    for path in sorted(folder.glob("*.jinja")):
+        texts = [expected(env, path.read_text(), case, "<B>", "<E>") for case in cases]
+        hashes[path.name] = [None if text is None else fnv(text) for text in texts]
+    return {"cases": cases, "hashes": hashes}
+
+
 def main():
+    import gguf  # for the templates alone
+
     models_dir = os.environ.get("KVASIR_MODELS") or os.path.expanduser("~/.cache/kvasir/models")
     sources = {
         name: gguf.GGUFReader(os.path.join(models_dir, file))
@@ -263,7 +323,8 @@ def main():
         "conversations": list(conversation_cases(env, sources)),
         "tools": list(tool_cases(env, sources)),
         "variables": VARIABLES,
-        "small": [{"source": s, "expect": expectation(env, s, VARIABLES)} for s in SMALL],
+        "small": [{"source": s, "expect": expectation(env, s, VARIABLES)} for s in SMALL + more_small()],
+        "foreign": foreign_cases(env),
     }
     root = pathlib.Path(__file__).resolve().parent.parent
     path = root / "src" / "text" / "testdata" / "template_goldens.json"

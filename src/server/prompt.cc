@@ -52,7 +52,7 @@ class PromptBuilder::Encoder {
   void AddTemplate(std::string_view text) {
     size_t at = 0;
     while (at < text.size()) {
-      const SpecialTokens::Match match = builder_.control_.FindNext(text, at);
+      const AddedTokens::Match match = builder_.control_.FindNext(text, at);
       const size_t end = match.length == 0 ? text.size() : match.begin;
       text_.append(text, at, end - at);
       if (match.length == 0) return;
@@ -120,7 +120,8 @@ PromptBuilder::PromptBuilder(const Tokenizer& tokenizer, const ChatTemplate* cha
     : tokenizer_(tokenizer), chat_template_(chat_template) {
   for (size_t i = 0; i < tokenizer.vocab_size(); ++i) {
     const auto id = static_cast<TokenId>(i);
-    if (tokenizer.IsControl(id)) control_.Add(tokenizer.Piece(id, /*special=*/true), id);
+    if (tokenizer.IsControl(id))
+      control_.Add(tokenizer.Piece(id, /*special=*/true), {.id = id, .special = true});
   }
   if (tokenizer.bos() != kNoToken) bos_text_ = tokenizer.Piece(tokenizer.bos(), true);
   if (tokenizer.eos() != kNoToken) eos_text_ = tokenizer.Piece(tokenizer.eos(), true);
@@ -144,6 +145,12 @@ CutPrompt PromptBuilder::PlainCut(std::string_view head, std::string_view tail) 
 void PromptBuilder::CheckMessages(const std::vector<ChatMessage>& messages) const {
   if (messages.empty()) Fail(Code::kInvalid, "messages: none: give at least one");
   for (const ChatMessage& message : messages) {
+    if (message.whole.dict() != nullptr && !chat_template_) {
+      Fail(Code::kInvalid,
+           "messages: this model has no chat template that could look at more than "
+           "a role and a text");
+    }
+    CheckNoControl(message.whole, "a field of a message", /*is_message=*/true);
     // Templates print roles as their own text.
     const auto plain = [](unsigned char c) {
       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -158,37 +165,64 @@ void PromptBuilder::CheckMessages(const std::vector<ChatMessage>& messages) cons
   }
 }
 
-// A variable's text becomes the template's own, where control tokens count.
-void PromptBuilder::CheckVariables(const TemplateVariables& variables) const {
-  if (!variables.empty() && !chat_template_) {
-    Fail(Code::kInvalid, "chat template: this model has none that could look at {}",
-         Quoted(variables[0].first));
+// These texts become the template's own, where control tokens count.
+void PromptBuilder::CheckNoControl(const TemplateValue& value, std::string_view what,
+                                   bool is_message) const {
+  if (const std::string* text = value.string(); text != nullptr && HasControl(*text)) {
+    Fail(Code::kInvalid, "chat template: {} holds a control token", what);
   }
-  for (const auto& [name, scalar] : variables) {
-    const auto* text = std::get_if<std::string>(&scalar);
-    if (text && HasControl(*text)) {
-      Fail(Code::kInvalid, "chat template: the variable {} holds a control token", Quoted(name));
+  if (const jinja::List* list = value.list()) {
+    for (const TemplateValue& item : list->items) CheckNoControl(item, what, false);
+  }
+  if (const jinja::Dict* dict = value.dict()) {
+    for (const auto& [key, item] : dict->items) {
+      if (HasControl(key)) Fail(Code::kInvalid, "chat template: {} holds a control token", what);
+      // The content of a message is told apart from the template's text.
+      const bool is_content = is_message && key == "content" && item.string() != nullptr;
+      if (!is_content) CheckNoControl(item, what, false);
+    }
+  }
+}
+
+void PromptBuilder::CheckExtras(const TemplateExtras& extras) const {
+  const bool any = !extras.variables.empty() || !extras.tools.IsNone();
+  if (any && !chat_template_) {
+    Fail(Code::kInvalid, "chat template: this model has none that could look at {}",
+         extras.variables.empty() ? "tools" : Quoted(extras.variables[0].first));
+  }
+  CheckNoControl(extras.tools, "a text of the tools", false);
+  for (const auto& [name, scalar] : extras.variables) {
+    const std::string what = "the variable " + Quoted(name);
+    if (const auto* text = std::get_if<std::string>(&scalar); text && HasControl(*text)) {
+      Fail(Code::kInvalid, "chat template: {} holds a control token", what);
+    }
+    if (const auto* value = std::get_if<TemplateValue>(&scalar)) {
+      CheckNoControl(*value, what, false);
     }
   }
 }
 
 std::string PromptBuilder::Render(const std::vector<ChatMessage>& messages,
-                                  bool add_generation_prompt,
-                                  const TemplateVariables& variables) const {
+                                  bool add_generation_prompt, const TemplateExtras& extras) const {
   CHECK(chat_template_ != nullptr);
-  return chat_template_->Render(messages, add_generation_prompt, bos_text_, eos_text_, variables);
+  return chat_template_->Render(messages, add_generation_prompt, bos_text_, eos_text_, extras);
 }
 
 // The rendering with a marker in place of each content, cut at the markers.
 std::vector<PromptBuilder::Part> PromptBuilder::MarkedParts(
     const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-    const TemplateVariables& variables, const std::string& marker) const {
+    const TemplateExtras& extras, const std::string& marker) const {
   std::vector<ChatMessage> marked = messages;
   for (size_t i = 0; i < marked.size(); ++i) {
     // An empty content stays: templates ask for it.
-    if (!marked[i].content.empty()) marked[i].content = fmt::format("{}{}E", marker, i);
+    if (marked[i].content.empty()) continue;
+    marked[i].content = fmt::format("{}{}E", marker, i);
+    if (marked[i].whole.dict() == nullptr) continue;
+    jinja::Dict whole = *marked[i].whole.dict();
+    whole.Set("content", TemplateValue::Of(marked[i].content));
+    marked[i].whole = TemplateValue::Of(std::move(whole));
   }
-  const std::string text = Render(marked, add_generation_prompt, variables);
+  const std::string text = Render(marked, add_generation_prompt, extras);
   std::vector<Part> parts;
   size_t at = 0;
   for (size_t hit; (hit = text.find(marker, at)) != std::string::npos;) {
@@ -208,9 +242,9 @@ std::vector<PromptBuilder::Part> PromptBuilder::MarkedParts(
 
 std::vector<PromptBuilder::Part> PromptBuilder::Parts(const std::vector<ChatMessage>& messages,
                                                       bool add_generation_prompt,
-                                                      const TemplateVariables& variables) const {
+                                                      const TemplateExtras& extras) const {
   CheckMessages(messages);
-  CheckVariables(variables);
+  CheckExtras(extras);
   std::vector<Part> parts;
   if (!chat_template_) {
     for (size_t i = 0; i < messages.size(); ++i) {
@@ -219,12 +253,12 @@ std::vector<PromptBuilder::Part> PromptBuilder::Parts(const std::vector<ChatMess
     }
     return parts;
   }
-  const std::string text = Render(messages, add_generation_prompt, variables);
+  const std::string text = Render(messages, add_generation_prompt, extras);
   std::string marker = "KvasirContent";
   for (int salt = 0; text.find(marker) != std::string::npos; ++salt) {
     marker = fmt::format("Kvasir{}Content", salt);
   }
-  parts = MarkedParts(messages, add_generation_prompt, variables, marker);
+  parts = MarkedParts(messages, add_generation_prompt, extras, marker);
 
   // The same parts in the true rendering, where a template may have trimmed a content.
   const auto align = [&]() -> std::optional<std::vector<Part>> {
@@ -291,9 +325,9 @@ Prompt PromptBuilder::Encode(const std::vector<Part>& parts,
 }
 
 Prompt PromptBuilder::Chat(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                           const TemplateVariables& variables) const {
+                           const TemplateExtras& extras) const {
   Prompt prompt =
-      Encode(Parts(messages, add_generation_prompt, variables), messages, /*continues=*/false);
+      Encode(Parts(messages, add_generation_prompt, extras), messages, /*continues=*/false);
   if (prompt.tokens.empty()) Fail(Code::kInvalid, "messages: no text: give at least one word");
   return prompt;
 }

@@ -20,8 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "text/added_tokens.h"
 #include "text/chat_template.h"
-#include "text/special_tokens.h"
 #include "text/tokenizer.h"
 
 namespace kvasir {
@@ -50,18 +50,19 @@ class PromptBuilder {
   Prompt Plain(std::string_view text) const;
   CutPrompt PlainCut(std::string_view head, std::string_view tail) const;
 
-  // Errors: kInvalid (no message, a role that is no plain word, variables without a template, the
+  // Errors: kInvalid (no message, a role that is no plain word, extras without a template, the
   // template's own refusals).
-  // `variables`: what the template may look at besides; texts in them hold no control tokens.
+  // `extras`: what the template may look at besides. Neither its texts nor those of a message's
+  // other fields hold control tokens.
   Prompt Chat(const std::vector<ChatMessage>& messages, bool add_generation_prompt = true,
-              const TemplateVariables& variables = {}) const;
+              const TemplateExtras& extras = {}) const;
   // Cut after the first `offset` bytes of the content of message `index`, which the template must
   // print. Errors: also kUnsupported when the template leaves no such place.
   CutPrompt ChatCut(const std::vector<ChatMessage>& messages, size_t index, size_t offset) const;
 
   // The text of the conversation as the template writes it.
   std::string Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                     const TemplateVariables& variables = {}) const;
+                     const TemplateExtras& extras = {}) const;
 
  private:
   // A stretch of rendered text from one source.
@@ -73,11 +74,12 @@ class PromptBuilder {
   class Encoder;
 
   void CheckMessages(const std::vector<ChatMessage>& messages) const;
-  void CheckVariables(const TemplateVariables& variables) const;
+  void CheckExtras(const TemplateExtras& extras) const;
+  void CheckNoControl(const TemplateValue& value, std::string_view what, bool is_message) const;
   std::vector<Part> Parts(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                          const TemplateVariables& variables) const;
+                          const TemplateExtras& extras) const;
   std::vector<Part> MarkedParts(const std::vector<ChatMessage>& messages,
-                                bool add_generation_prompt, const TemplateVariables& variables,
+                                bool add_generation_prompt, const TemplateExtras& extras,
                                 const std::string& marker) const;
   Prompt Encode(const std::vector<Part>& parts, const std::vector<ChatMessage>& messages,
                 bool continues) const;
@@ -85,7 +87,7 @@ class PromptBuilder {
 
   const Tokenizer& tokenizer_;
   const ChatTemplate* chat_template_;
-  SpecialTokens control_;
+  AddedTokens control_;
   std::string bos_text_, eos_text_;
 };
 

@@ -216,11 +216,35 @@ TEST(Prompt, GivesVariablesToTheTemplateButNoControlTokens) {
   const ChatTemplate chat_template("{{ mood }}{{ messages[0]['content'] }}");
   const PromptBuilder builder(tokenizer, &chat_template);
   const Messages messages = {{"user", "text"}};
-  EXPECT_EQ(Text(tokenizer, builder.Chat(messages, true, {{"mood", "calm "}}).tokens), "calm text");
-  EXPECT_THROW(builder.Chat(messages, true, {{"mood", "<|close|>"}}), Error);
-  EXPECT_THROW(builder.Chat(messages, true, {{"messages", "x"}}), Error);
+  EXPECT_EQ(
+      Text(tokenizer, builder.Chat(messages, true, TemplateVariables{{"mood", "calm "}}).tokens),
+      "calm text");
+  EXPECT_THROW(builder.Chat(messages, true, TemplateVariables{{"mood", "<|close|>"}}), Error);
+  EXPECT_THROW(builder.Chat(messages, true, TemplateVariables{{"messages", "x"}}), Error);
   const PromptBuilder without(tokenizer, nullptr);
-  EXPECT_THROW(without.Chat(messages, true, {{"mood", "calm"}}), Error);
+  EXPECT_THROW(without.Chat(messages, true, TemplateVariables{{"mood", "calm"}}), Error);
+}
+
+TEST(Prompt, TellsTheTextOfARichMessageFromTheTemplates) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(
+      "{% for m in messages %}<|open|>{{ m.content }}{{ m.name }}{{ m.tool_calls | tojson "
+      "}}<|close|>{% endfor %}{{ tools | tojson }}");
+  const PromptBuilder builder(tokenizer, &chat_template);
+  const auto prompt = [&](const std::string& json, const std::string& tools) {
+    TemplateExtras extras;
+    extras.tools = ParseTemplateValue(tools, "tools");
+    return builder.Chat(MessagesFrom(ParseTemplateValue(json, "m"), "m"), true, extras).tokens;
+  };
+  const std::string name = R"(,"name":"n","tool_calls":[]}])";
+  const std::vector<TokenId> ids =
+      prompt(R"([{"role":"user","content":"a<|close|>b")" + name, R"([{"f":1}])");
+  EXPECT_EQ(Text(tokenizer, ids), R"(<|open|>a<|close|>bn[]<|close|>[{"f": 1}])");
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), ByteTokenizer::kClose), 1);
+  EXPECT_THROW(prompt(R"([{"role":"user","content":"a","name":"<|close|>","tool_calls":1}])", "[]"),
+               Error);
+  EXPECT_THROW(prompt(R"([{"role":"user","content":"a")" + name, R"(["<|close|>"])"), Error);
+  EXPECT_THROW(prompt(R"([{"role":"user","content":["<|close|>"])" + name, "[]"), Error);
 }
 
 TEST(CutPrompt, RefusesATemplateThatHidesThePlace) {

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "text/jinja/json_value.h"
 #include "text/jinja/parser.h"
 #include "text/jinja/renderer.h"
 
@@ -27,6 +28,8 @@ jinja::Dict Context() {
   context.Set("tools", Value::NoneValue());
   context.Set("n", Value::Of(int64_t{-3}));
   context.Set("f", Value::Of(2.5));
+  context.Set(
+      "o", ParseJsonValue(R"([{"b": 1, "a": [null, "<x>"]}, {"b": 0, "a": 1e30, "c": {}}])", "o"));
   return context;
 }
 
@@ -39,9 +42,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const jinja::Limits limits = {.steps = 20'000, .bytes = 1 << 20};
   try {
     const jinja::Body body = jinja::Parse({reinterpret_cast<const char*>(data), size});
-    const std::string text = jinja::Render(body, context, limits);
+    const std::string text = jinja::Render(body, context, limits, {});
     CHECK(text.size() <= limits.bytes);
-    CHECK(text == jinja::Render(body, context, limits));
+    CHECK(text == jinja::Render(body, context, limits, {}));
   } catch (const Error&) {
   }
   return 0;

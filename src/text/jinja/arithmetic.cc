@@ -6,6 +6,8 @@
 #include <optional>
 #include <string_view>
 
+#include "text/jinja/format.h"
+#include "text/jinja/strings.h"
 #include "text/utf8.h"
 
 namespace kvasir::jinja {
@@ -101,13 +103,26 @@ Value Repeat(const Value& value, int64_t times, Meter& meter) {
   if (const std::string* text = value.string()) {
     std::string result;
     for (uint64_t i = 0; size > 0 && i < n; ++i) result += *text;
-    return MakeString(std::move(result), meter);
+    return MakeString(std::move(result), value, meter);
   }
   std::vector<Value> items;
   for (uint64_t i = 0; size > 0 && i < n; ++i) {
     items.insert(items.end(), value.list()->items.begin(), value.list()->items.end());
   }
   return MakeList(std::move(items), meter, value.list()->kind);
+}
+
+// Whatever is joined with Markup is escaped first, and the whole is Markup.
+Value Join(const Value& a, const Value& b, Meter& meter) {
+  const bool markup = a.Is<Markup>() || b.Is<Markup>();
+  const auto part = [&](const Value& v) {
+    return markup && !v.Is<Markup>() ? Escape(*v.string(), meter) : *v.string();
+  };
+  meter.Bytes(a.string()->size() + b.string()->size() + 64);
+  std::string text;
+  text.reserve(a.string()->size() + b.string()->size());
+  text.append(markup ? part(a) : *a.string()).append(markup ? part(b) : *b.string());
+  return markup ? MakeMarkup(std::move(text), meter) : Value::Of(std::move(text));
 }
 
 Value Arithmetic(Op op, const Value& a, const Value& b, Meter& meter) {
@@ -118,10 +133,7 @@ Value Arithmetic(Op op, const Value& a, const Value& b, Meter& meter) {
                  : FloatArithmetic(op, a.AsDouble(), b.AsDouble(), meter);
   }
   if (op == Op::kAdd && a.string() != nullptr && b.string() != nullptr) {
-    std::string text;
-    meter.Bytes(a.string()->size() + b.string()->size());
-    text.reserve(a.string()->size() + b.string()->size());
-    return Value::Of(std::move(text.append(*a.string()).append(*b.string())));
+    return Join(a, b, meter);
   }
   if (op == Op::kAdd && a.list() != nullptr && b.list() != nullptr &&
       a.list()->kind == b.list()->kind && a.list()->has_text()) {
@@ -136,7 +148,7 @@ Value Arithmetic(Op op, const Value& a, const Value& b, Meter& meter) {
   if (op == Op::kMultiply && repeats(a) && b.IsInt()) return Repeat(a, b.AsInt(), meter);
   if (op == Op::kMultiply && repeats(b) && a.IsInt()) return Repeat(b, a.AsInt(), meter);
   if (op == Op::kModulo && a.string() != nullptr) {
-    Fail(Code::kUnsupported, "chat template, line {}: formatting with %", meter.line);
+    return MakeString(FormatPercent(*a.string(), b, a.Is<Markup>(), meter), a, meter);
   }
   RefuseTypes(op, a, b, meter);
 }
@@ -196,8 +208,11 @@ Value Negative(const Value& value, Meter& meter) {
 Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step,
             Meter& meter) {
   const std::string* text = value.string();
-  if (text == nullptr && (value.list() == nullptr || !value.list()->has_text())) {
+  if (value.IsUndefined() || value.dict() != nullptr) {
     meter.Refuse("{} cannot be sliced", TypeName(value));
+  }
+  if (text == nullptr && (value.list() == nullptr || !value.list()->has_subscripts())) {
+    return Value();
   }
   const int64_t stride = SliceBound(step, meter).value_or(1);
   if (stride == 0) meter.Refuse("a slice's step cannot be 0");
@@ -216,7 +231,7 @@ Value Slice(const Value& value, const Value& begin, const Value& end, const Valu
   }
   std::string result;
   for (const size_t i : indices) result += units[i];
-  return MakeString(std::move(result), meter);
+  return MakeString(std::move(result), value, meter);
 }
 
 }  // namespace kvasir::jinja

@@ -6,7 +6,7 @@
 namespace kvasir::jinja {
 
 // Arithmetic (kAdd to kPower) and comparisons (kEqual to kNotIn). Errors: kInvalid for types that
-// Python does not combine, division by zero, overflow; kUnsupported for "%" on strings.
+// Python does not combine, division by zero, overflow.
 Value Combine(Op op, const Value& a, const Value& b, Meter& meter);
 Value Negative(const Value& value, Meter& meter);
 // value[begin:end:step], each undefined or none where left out.

@@ -42,15 +42,14 @@ struct Expr {
   enum class Kind {
     kConstant,   // value
     kName,       // name
-    kLoop,       // loop.name
-    kCycle,      // loop.cycle(args)
+    kBlockText,  // what the filter block around it wrote
     kList,       // args
     kTuple,      // args
     kDict,       // args: key, value, key, value ...
     kAttribute,  // args[0].name
     kItem,       // args[0][args[1]]
     kSlice,      // args[0][args[1]:args[2]:args[3]], null where left out
-    kCall,       // name(args, named)
+    kCall,       // args[0] called with the other args and named
     kMethod,     // callable on args[0], with the other args and named
     kFilter,     // the same
     kTest,       // the same
@@ -72,15 +71,16 @@ struct Expr {
   const Callable* callable = nullptr;
   std::vector<ExprPtr> args;
   std::vector<std::pair<std::string, ExprPtr>> named;
+  ExprPtr spread, spread_named;  // f(*spread, **spread_named); null when absent
   std::vector<Op> ops;
 };
 
-// What an assignment writes to: a name, several names that share out a sequence, or a namespace's
-// attribute (names[0].attribute).
+// What an assignment writes to: a name, a namespace's attribute (name.attribute), or several
+// targets that share out a sequence.
 struct Target {
-  std::vector<std::string> names;
+  std::string name, attribute;
+  std::vector<Target> parts;
   bool unpack = false;
-  std::string attribute;
 };
 
 struct Stmt;
@@ -100,6 +100,8 @@ struct MacroDefinition {
   std::string name;
   std::vector<Parameter> parameters;
   Body body;
+  // Whether the body names these; a call may then give more than the parameters.
+  bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
 };
 
 struct Stmt {
@@ -109,8 +111,11 @@ struct Stmt {
     kIf,        // branches
     kFor,       // target in expr if condition: body, otherwise
     kSet,       // target = expr
-    kSetBlock,  // target = body
+    kSetBlock,  // target = body, through the filters of expr if not null
     kMacro,     // macro
+    kCall,      // expr, a call that gets macro as its caller
+    kFilter,    // expr, filters over the text of body
+    kWith,      // bindings, then body; assignments stay inside
     kScope,     // body, whose assignments stay inside
     kBreak,
     kContinue,
@@ -121,8 +126,10 @@ struct Stmt {
   ExprPtr expr, condition;
   Target target;
   std::vector<Branch> branches;
+  std::vector<std::pair<Target, ExprPtr>> bindings;
   Body body, otherwise;
   MacroDefinition macro;
+  bool recursive = false;
 };
 
 }  // namespace kvasir::jinja

@@ -30,8 +30,30 @@ Value UndefinedOf(const std::string& name) {
   return Value::Data(Undefined{std::make_shared<const std::string>("\"" + name + "\"")});
 }
 
+Value LoopAttribute(const Loop& loop, const std::string& name) {
+  const auto index = static_cast<int64_t>(loop.index);
+  const auto size = static_cast<int64_t>(loop.items.size());
+  if (name == "index") return Value::Of(index + 1);
+  if (name == "index0") return Value::Of(index);
+  if (name == "revindex") return Value::Of(size - index);
+  if (name == "revindex0") return Value::Of(size - index - 1);
+  if (name == "first") return Value::Of(index == 0);
+  if (name == "last") return Value::Of(index + 1 == size);
+  if (name == "length") return Value::Of(size);
+  if (name == "depth") return Value::Of(loop.depth0 + 1);
+  if (name == "depth0") return Value::Of(loop.depth0);
+  if (name == "previtem" && index > 0) return loop.items[loop.index - 1];
+  if (name == "nextitem" && index + 1 < size) return loop.items[loop.index + 1];
+  return UndefinedOf(name);
+}
+
 Value Named(const Value& object, const std::string& name, const Meter& meter) {
   RefuseUndefined(object, name, meter);
+  if (object.loop() != nullptr) return LoopAttribute(*object.loop(), name);
+  if (const List* list = object.list(); list != nullptr && list->is_group) {
+    if (name == "grouper") return list->items[0];
+    if (name == "list") return list->items[1];
+  }
   const Value* found = nullptr;
   if (object.Is<Namespace*>()) {
     const auto& values = std::get<Namespace*>(object.data())->values;
@@ -100,7 +122,11 @@ Value Call(const Callable& callable, const Value& self, Arguments arguments, Met
 }
 
 Value Attribute(const Value& object, const std::string& name, Meter& meter) {
-  if (IsMethodOf(object, name)) meter.Refuse("the method \"{}\" without a call", name);
+  if (IsMethodOf(object, name)) {
+    meter.Bytes(sizeof(BoundMethod));
+    return Value::Data(
+        MethodPtr(std::make_shared<BoundMethod>(BoundMethod{FindMethod(name), object})));
+  }
   return Named(object, name, meter);
 }
 
@@ -122,7 +148,7 @@ Value Item(const Value& object, const Value& key, Meter& meter) {
     if (at >= 0 && at < size) {
       std::string_view rest = *text;
       for (int64_t skip = 0; skip < at; ++skip) rest.remove_prefix(Utf8UnitLength(rest));
-      return MakeString(std::string(rest.substr(0, Utf8UnitLength(rest))), meter);
+      return MakeString(std::string(rest.substr(0, Utf8UnitLength(rest))), object, meter);
     }
   }
   return UndefinedOf(fmt::format("[{}]", i));

@@ -54,7 +54,7 @@ const Callable* FindMethod(std::string_view name);
 bool IsMethodOf(const Value& value, std::string_view name);
 
 // x.name and x["name"] or x[0] as jinja2 looks them up: undefined when there is no such thing.
-// Errors: kInvalid on an undefined `object`, and for a method that is not called.
+// Errors: kInvalid on an undefined `object`.
 Value Attribute(const Value& object, const std::string& name, Meter& meter);
 Value Item(const Value& object, const Value& key, Meter& meter);
 

@@ -117,9 +117,10 @@ class Lexer {
 
   void Tag(size_t open) {
     const char kind = rest_[open + 1];
-    const char sign = Peek(open + 2) == '-' || Peek(open + 2) == '+' ? rest_[open + 2] : '\0';
+    const char sign = SignAt(open + 2);
     Data(DataBefore(open, kind, sign));
     Advance(open + 2 + (sign != '\0' ? 1 : 0));
+    if (kind == '%' && Raw()) return;
     if (kind == '#') {
       Comment();
       return;
@@ -133,6 +134,46 @@ class Lexer {
       if (brackets.empty() && TagEnds(print)) return;
       Inside(&brackets);
     }
+  }
+
+  char SignAt(size_t at) const { return Peek(at) == '-' || Peek(at) == '+' ? Peek(at) : '\0'; }
+  size_t SpaceEnd(size_t at) const {
+    while (at < rest_.size()) {
+      const std::string_view unit = rest_.substr(at, Utf8UnitLength(rest_.substr(at)));
+      if (!IsUnicodeSpace(DecodeUtf8Unit(unit))) break;
+      at += unit.size();
+    }
+    return at;
+  }
+  // The bytes of "{% word %}" behind its sign, if that is what follows, and the sign at its end.
+  size_t WordTag(size_t begin, std::string_view word, bool plus, char* sign) const {
+    size_t at = SpaceEnd(begin);
+    if (!rest_.substr(at).starts_with(word)) return 0;
+    at = SpaceEnd(at + word.size());
+    *sign = SignAt(at);
+    if (*sign == '+' && !plus) return 0;
+    if (*sign != '\0') ++at;
+    return rest_.substr(at).starts_with("%}") ? at + 2 - begin : 0;
+  }
+  // {% raw %} to {% endraw %}: data, whatever it looks like.
+  bool Raw() {
+    char sign = '\0';
+    const size_t length = WordTag(0, "raw", /*plus=*/false, &sign);
+    if (length == 0) return false;
+    Advance(length);
+    if (sign == '-') SkipSpace();
+    for (size_t open = rest_.find("{%"); open != std::string_view::npos;
+         open = rest_.find("{%", open + 1)) {
+      const char before = SignAt(open + 2);
+      const size_t begin = open + 2 + (before != '\0' ? 1 : 0);
+      const size_t end = WordTag(begin, "endraw", /*plus=*/true, &sign);
+      if (end == 0) continue;
+      Data(DataBefore(open, '%', before));
+      Advance(begin + end);
+      AfterTag(sign);
+      return true;
+    }
+    Corrupt("the tag \"raw\" is not closed with \"endraw\"");
   }
 
   void Comment() {
@@ -187,7 +228,27 @@ class Lexer {
     while (IsDigit(Peek(at)) || (Peek(at) == '_' && IsDigit(Peek(at + 1)))) ++at;
     return at;
   }
+  // 0x1F, 0o17, 0b11. False: no such number.
+  bool PrefixedNumber() {
+    const char letter = static_cast<char>(Peek(1) | 0x20);
+    const int base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
+    if (Peek() != '0' || base == 0) return false;
+    size_t end = 2;
+    while (IsNameChar(Peek(end))) ++end;
+    std::string digits(rest_.substr(2, end - 2));
+    std::erase(digits, '_');
+    int64_t number = 0;
+    const char* last = digits.data() + digits.size();
+    const auto result = std::from_chars(digits.data(), last, number, base);
+    if (result.ec != std::errc() || result.ptr != last) {
+      Corrupt("\"{}\" is no number of 64 bits", rest_.substr(0, end));
+    }
+    Add(Kind::kInteger, digits).integer = number;
+    Advance(end);
+    return true;
+  }
   void Number() {
+    if (PrefixedNumber()) return;
     size_t end = DigitsEnd(0);
     bool is_float = false;
     // "a.0.1" is two subscripts, not a subscript and a number.

@@ -4,22 +4,16 @@
 #include <cmath>
 #include <string_view>
 
+#include "text/unicode_class.h"
 #include "text/utf8.h"
 
 namespace kvasir::jinja {
 
 namespace {
 
-// Python's repr of a float: the shortest digits that read back, with a point or an exponent.
-std::string FloatText(double number) {
-  std::string text = fmt::format("{}", number);
-  if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
-  return text;
-}
-
 bool IsPrintable(uint32_t c) {
-  return c >= 0x20 && c != 0x7F && !(c >= 0x80 && c <= 0xA0) && c != 0xAD &&
-         !(c >= 0x2028 && c <= 0x202F) && !(IsUnicodeSpace(c) && c != 0x20);
+  if (c < 0x7F) return c >= 0x20;
+  return !InUnicodeClass(c, UnicodeClass::kUnprintable);
 }
 
 std::string ReprOf(std::string_view text) {
@@ -38,7 +32,9 @@ std::string ReprOf(std::string_view text) {
     } else if (IsPrintable(c)) {
       result += unit;
     } else {
-      result += c < 0x100 ? fmt::format("\\x{:02x}", c) : fmt::format("\\u{:04x}", c);
+      result += c < 0x100     ? fmt::format("\\x{:02x}", c)
+                : c < 0x10000 ? fmt::format("\\u{:04x}", c)
+                              : fmt::format("\\U{:08x}", c);
     }
     at += unit.size();
   }
@@ -54,7 +50,7 @@ class Printer {
   void Repr(const Value& value) {
     meter_.Steps(1);
     if (const std::string* text = value.string()) {
-      Put(ReprOf(*text));
+      Put(value.Is<Markup>() ? fmt::format("Markup({})", ReprOf(*text)) : ReprOf(*text));
     } else if (const List* list = value.list(); list != nullptr && list->has_text()) {
       const bool is_tuple = list->kind == List::Kind::kTuple;
       Put(is_tuple ? "(" : "[");
@@ -64,6 +60,8 @@ class Printer {
       }
       if (is_tuple) Put(list->items.size() == 1 ? ",)" : ")");
       if (!is_tuple) Put("]");
+    } else if (list != nullptr && list->kind == List::Kind::kRange) {
+      Put(RangeText(*list));
     } else if (const Dict* dict = value.dict()) {
       Put("{");
       for (size_t i = 0; i < dict->items.size(); ++i) {
@@ -80,11 +78,24 @@ class Printer {
     }
   }
 
+  static std::string RangeText(const List& range) {
+    const std::vector<Value>& items = range.items;
+    if (items.empty()) return "range(0, 0)";
+    const int64_t first = items[0].AsInt();
+    const int64_t step = items.size() < 2 ? 1 : items[1].AsInt() - first;
+    const int64_t end = items.back().AsInt() + step;
+    return step == 1 ? fmt::format("range({}, {})", first, end)
+                     : fmt::format("range({}, {}, {})", first, end, step);
+  }
   std::string ScalarText(const Value& value) const {
     if (value.IsNone()) return "None";
     if (value.Is<bool>()) return value.AsInt() != 0 ? "True" : "False";
     if (value.IsInt()) return fmt::format("{}", value.AsInt());
     if (value.Is<double>()) return FloatText(value.AsDouble());
+    if (value.Is<BigInt>()) return *std::get<BigInt>(value.data()).digits;
+    if (const Loop* loop = value.loop()) {
+      return fmt::format("<LoopContext {}/{}>", loop->index + 1, loop->items.size());
+    }
     meter_.Refuse("a {} has no text", TypeName(value));
   }
 
@@ -153,6 +164,8 @@ class JsonPrinter {
       Put(value.AsInt() != 0 ? "true" : "false");
     } else if (value.IsInt()) {
       Put(fmt::format("{}", value.AsInt()));
+    } else if (value.Is<BigInt>()) {
+      Put(*std::get<BigInt>(value.data()).digits);
     } else if (value.Is<double>()) {
       const double number = value.AsDouble();
       Put(std::isnan(number)   ? "NaN"
@@ -200,6 +213,19 @@ class JsonPrinter {
 
 }  // namespace
 
+// The shortest digits that read back, with a point or an exponent, as Python's repr has it.
+std::string FloatText(double number) {
+  std::string text = fmt::format("{}", number);
+  if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string ToRepr(const Value& value, Meter& meter) {
+  Printer printer(meter);
+  printer.Repr(value);
+  return printer.Take();
+}
+
 std::string ToText(const Value& value, Meter& meter) {
   meter.Steps(1);
   if (value.IsUndefined()) return {};
@@ -207,9 +233,7 @@ std::string ToText(const Value& value, Meter& meter) {
     meter.Bytes(text->size());
     return *text;
   }
-  Printer printer(meter);
-  printer.Repr(value);
-  return printer.Take();
+  return ToRepr(value, meter);
 }
 
 std::string ToJson(const Value& value, const JsonStyle& style, Meter& meter) {

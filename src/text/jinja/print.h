@@ -10,6 +10,8 @@ namespace kvasir::jinja {
 
 // Errors: kInvalid for values that Python prints with an address (namespaces, macros).
 std::string ToText(const Value& value, Meter& meter);
+std::string ToRepr(const Value& value, Meter& meter);
+std::string FloatText(double number);
 
 struct JsonStyle {
   std::optional<std::string> indent;  // of one level; absent: all on one line

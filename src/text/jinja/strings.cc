@@ -78,6 +78,13 @@ size_t Find(std::string_view text, std::string_view part, size_t from, Meter& me
   return hit;
 }
 
+size_t FindLast(std::string_view text, std::string_view part, Meter& meter) {
+  const size_t hit = text.rfind(part);
+  const size_t searched = text.size() - (hit == std::string_view::npos ? 0 : hit);
+  meter.Steps(1 + searched / 64 + searched / 4096 * part.size());
+  return hit;
+}
+
 namespace {
 
 template <typename F>
@@ -122,6 +129,45 @@ std::string Capitalize(std::string_view text) {
   const size_t first = FirstUnit(text).size();
   AppendMapped(text.substr(0, first), UpperOf, &result);
   AppendMapped(text.substr(first), LowerOf, &result);
+  return result;
+}
+// A letter behind another one is small.
+std::string Title(std::string_view text) {
+  std::string result;
+  bool inside = false;
+  while (!text.empty()) {
+    const std::string_view unit = FirstUnit(text);
+    const uint32_t c = DecodeUtf8Unit(unit);
+    AppendMapped(unit, inside ? LowerOf : UpperOf, &result);
+    inside = UpperOf(c) != c || LowerOf(c) != c;
+    text.remove_prefix(unit.size());
+  }
+  return result;
+}
+std::string SwapCase(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const std::string_view unit = FirstUnit(text);
+    AppendMapped(unit, UpperOf(DecodeUtf8Unit(unit)) != DecodeUtf8Unit(unit) ? UpperOf : LowerOf,
+                 &result);
+    text.remove_prefix(unit.size());
+  }
+  return result;
+}
+std::string Center(std::string_view text, int64_t width, std::string_view fill, Meter& meter) {
+  const auto have = static_cast<int64_t>(CountUnits(text));
+  if (width <= have) return std::string(text);
+  const int64_t missing = width - have;
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(static_cast<uint64_t>(missing), fill.size(), &bytes)) {
+    meter.Refuse("a text is too wide");
+  }
+  meter.Bytes(bytes);
+  const int64_t left = missing / 2 + (missing & width & 1);
+  std::string result;
+  for (int64_t i = 0; i < left; ++i) result += fill;
+  result += text;
+  for (int64_t i = left; i < missing; ++i) result += fill;
   return result;
 }
 bool IsUpper(std::string_view text) { return AllOfCase(text, UpperOf, LowerOf); }
@@ -182,9 +228,7 @@ std::vector<std::string_view> SplitFromRight(std::string_view text, const std::s
   } else {
     if (separator->empty()) meter.Refuse("split by an empty separator");
     while (may_split()) {
-      const size_t hit = text.rfind(*separator);
-      const size_t searched = text.size() - (hit == std::string_view::npos ? 0 : hit);
-      meter.Steps(1 + searched / 64 + searched / 4096 * separator->size());
+      const size_t hit = FindLast(text, *separator, meter);
       if (hit == std::string_view::npos) break;
       parts.push_back(text.substr(hit + separator->size()));
       text = text.substr(0, hit);
@@ -213,6 +257,33 @@ std::vector<std::string_view> SplitLines(std::string_view text, bool keep_ends, 
   }
   if (begin < text.size()) lines.push_back(text.substr(begin));
   return lines;
+}
+
+std::string Escape(std::string_view text, Meter& meter) {
+  std::string result;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '\'':
+        result += "&#39;";
+        break;
+      case '"':
+        result += "&#34;";
+        break;
+      default:
+        result += c;
+    }
+  }
+  meter.Bytes(result.size());
+  return result;
 }
 
 std::string Replace(std::string_view text, std::string_view from, std::string_view to,

@@ -17,6 +17,9 @@ size_t CountUnits(std::string_view text);
 // std::string_view::find, charged for what the search may cost.
 size_t Find(std::string_view text, std::string_view part, size_t from, Meter& meter);
 
+// std::string_view::rfind, likewise.
+size_t FindLast(std::string_view text, std::string_view part, Meter& meter);
+
 enum class Side { kLeft, kRight, kBoth };
 // Removes the characters of `characters`, or white space if it is null.
 std::string_view Strip(std::string_view text, Side side, const std::string* characters,
@@ -25,6 +28,10 @@ std::string_view Strip(std::string_view text, Side side, const std::string* char
 std::string Upper(std::string_view text);
 std::string Lower(std::string_view text);
 std::string Capitalize(std::string_view text);
+std::string Title(std::string_view text);
+std::string SwapCase(std::string_view text);
+// With `fill`, one character, on both sides up to `width` characters.
+std::string Center(std::string_view text, int64_t width, std::string_view fill, Meter& meter);
 // Whether a cased character is there and all of them are of that case.
 bool IsUpper(std::string_view text);
 bool IsLower(std::string_view text);
@@ -35,6 +42,8 @@ std::vector<std::string_view> Split(std::string_view text, const std::string* se
 std::vector<std::string_view> SplitFromRight(std::string_view text, const std::string* separator,
                                              int64_t limit, Meter& meter);
 std::vector<std::string_view> SplitLines(std::string_view text, bool keep_ends, Meter& meter);
+// With &, <, >, ' and " as HTML writes them.
+std::string Escape(std::string_view text, Meter& meter);
 std::string Replace(std::string_view text, std::string_view from, std::string_view to,
                     int64_t limit, Meter& meter);
 

@@ -34,6 +34,21 @@ Value IsLessEqual(const Value& v, B a, Meter& m) { return Compare(v, a[0], true,
 Value IsGreater(const Value& v, B a, Meter& m) { return Compare(v, a[0], false, false, m); }
 Value IsGreaterEqual(const Value& v, B a, Meter& m) { return Compare(v, a[0], false, true, m); }
 
+Value IsFilter(const Value& v, B, Meter&) {
+  return Value::Of(v.string() != nullptr && FindFilter(*v.string()) != nullptr);
+}
+Value IsTest(const Value& v, B, Meter&) {
+  return Value::Of(v.string() != nullptr && FindTest(*v.string()) != nullptr);
+}
+// The same object: of what a template can hold, values of one type that are equal, but for
+// containers, which must be one.
+Value IsSame(const Value& v, B a, Meter& m) {
+  if (v.data().index() != a[0].data().index()) return Value::Of(false);
+  if (v.list() != nullptr) return Value::Of(v.list() == a[0].list());
+  if (v.dict() != nullptr) return Value::Of(v.dict() == a[0].dict());
+  return Value::Of(Equal(v, a[0], m));
+}
+
 constexpr Callable kTests[] = {
     {"!=", "other", IsNotEqual},
     {"<", "other", IsLess},
@@ -42,27 +57,27 @@ constexpr Callable kTests[] = {
     {">", "other", IsGreater},
     {">=", "other", IsGreaterEqual},
     {"boolean", "", [](const Value& v, B, Meter&) { return Value::Of(v.Is<bool>()); }},
-    {"callable", "",
-     [](const Value& v, B, Meter&) {
-       return Value::Of(v.Is<const MacroDefinition*>() || v.Is<Builtin>());
-     }},
+    {"callable", "", [](const Value& v, B, Meter&) { return Value::Of(v.IsCallable()); }},
     {"defined", "", [](const Value& v, B, Meter&) { return Value::Of(!v.IsUndefined()); }},
     {"divisibleby", "num", DivisibleBy},
     {"eq", "other", IsEqual},
     {"equalto", "other", IsEqual},
+    {"escaped", "", [](const Value& v, B, Meter&) { return Value::Of(v.Is<Markup>()); }},
     {"even", "", [](const Value& v, B, Meter& m) { return Value::Of(IntOf(v, m) % 2 == 0); }},
     {"false", "",
      [](const Value& v, B, Meter&) { return Value::Of(v.Is<bool>() && v.AsInt() == 0); }},
+    {"filter", "", IsFilter},
     {"float", "", [](const Value& v, B, Meter&) { return Value::Of(v.Is<double>()); }},
     {"ge", "other", IsGreaterEqual},
     {"greaterthan", "other", IsGreater},
     {"gt", "other", IsGreater},
     {"in", "seq", [](const Value& v, B a, Meter& m) { return Value::Of(Contains(a[0], v, m)); }},
-    {"integer", "", [](const Value& v, B, Meter&) { return Value::Of(v.Is<int64_t>()); }},
+    {"integer", "",
+     [](const Value& v, B, Meter&) { return Value::Of(v.Is<int64_t>() || v.Is<BigInt>()); }},
     {"iterable", "",
      [](const Value& v, B, Meter&) {
        return Value::Of(v.IsUndefined() || v.string() != nullptr || v.list() != nullptr ||
-                        v.dict() != nullptr);
+                        v.dict() != nullptr || v.loop() != nullptr);
      }},
     {"le", "other", IsLessEqual},
     {"lessthan", "other", IsLess},
@@ -71,14 +86,17 @@ constexpr Callable kTests[] = {
     {"mapping", "", [](const Value& v, B, Meter&) { return Value::Of(v.dict() != nullptr); }},
     {"ne", "other", IsNotEqual},
     {"none", "", [](const Value& v, B, Meter&) { return Value::Of(v.IsNone()); }},
-    {"number", "", [](const Value& v, B, Meter&) { return Value::Of(v.IsNumber()); }},
+    {"number", "",
+     [](const Value& v, B, Meter&) { return Value::Of(v.IsNumber() || v.Is<BigInt>()); }},
     {"odd", "", [](const Value& v, B, Meter& m) { return Value::Of(IntOf(v, m) % 2 != 0); }},
+    {"sameas", "other", IsSame},
     {"sequence", "",
      [](const Value& v, B, Meter&) {
        return Value::Of(v.IsUndefined() || v.string() != nullptr || v.dict() != nullptr ||
                         (v.list() != nullptr && v.list()->has_subscripts()));
      }},
     {"string", "", [](const Value& v, B, Meter&) { return Value::Of(v.string() != nullptr); }},
+    {"test", "", IsTest},
     {"true", "",
      [](const Value& v, B, Meter&) { return Value::Of(v.Is<bool>() && v.AsInt() == 1); }},
     {"undefined", "", [](const Value& v, B, Meter&) { return Value::Of(v.IsUndefined()); }},

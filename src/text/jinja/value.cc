@@ -1,6 +1,7 @@
 #include "text/jinja/value.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "text/jinja/strings.h"
 #include "text/utf8.h"
@@ -73,23 +74,60 @@ bool Truthy(const Value& value) {
 }
 
 std::string_view TypeName(const Value& value) {
-  constexpr std::string_view kNames[] = {"undefined", "NoneType", "bool",    "int",
-                                         "float",     "str",      "list",    "dict",
-                                         "Namespace", "Macro",    "function"};
+  constexpr std::string_view kNames[] = {
+      "undefined", "NoneType", "bool",        "int",      "float",  "str", "list",  "dict",
+      "Namespace", "Macro",    "LoopContext", "function", "Markup", "int", "method"};
   constexpr std::string_view kLists[] = {"list", "tuple", "range", "dict view", "generator"};
   const List* list = value.list();
   return list != nullptr ? kLists[static_cast<size_t>(list->kind)] : kNames[value.data().index()];
 }
 
+namespace {
+
+// Of values of one type that are compared by what they are, not by what they hold.
+bool SameObject(const Value& a, const Value& b) {
+  return std::visit(
+      [&]<typename T>(const T& x) {
+        const T& y = std::get<T>(b.data());
+        if constexpr (std::is_same_v<T, BigInt>) {
+          return *x.digits == *y.digits;
+        } else if constexpr (std::is_same_v<T, MethodPtr>) {
+          return x->callable == y->callable && x->self.data().index() == y->self.data().index();
+        } else if constexpr (std::is_pointer_v<T> || std::is_same_v<T, Builtin> ||
+                             std::is_same_v<T, LoopPtr>) {
+          return x == y;
+        } else {
+          return true;  // undefined, none
+        }
+      },
+      a.data());
+}
+
+// Order of whole numbers of which at least one lies beyond 64 bits.
+bool LessBig(const Value& a, const Value& b) {
+  const auto digits = [](const Value& v) {
+    return v.Is<BigInt>() ? *std::get<BigInt>(v.data()).digits : fmt::format("{}", v.AsInt());
+  };
+  const std::string left = digits(a), right = digits(b);
+  const bool below = left[0] == '-', other_below = right[0] == '-';
+  if (below != other_below) return below;
+  const bool smaller = left.size() != right.size() ? left.size() < right.size() : left < right;
+  return below ? left != right && !smaller : smaller;
+}
+
+bool IsWhole(const Value& value) { return value.IsInt() || value.Is<BigInt>(); }
+
+}  // namespace
+
 bool Equal(const Value& a, const Value& b, Meter& meter) {
   meter.Steps(1);
   if (a.IsInt() && b.IsInt()) return a.AsInt() == b.AsInt();
   if (a.IsNumber() && b.IsNumber()) return a.AsDouble() == b.AsDouble();
-  if (a.data().index() != b.data().index()) return false;
-  if (const std::string* s = a.string()) {
-    meter.Steps(s->size() / 4096);
-    return *s == *b.string();
+  if (a.string() != nullptr && b.string() != nullptr) {
+    meter.Steps(a.string()->size() / 4096);
+    return *a.string() == *b.string();
   }
+  if (a.data().index() != b.data().index()) return false;
   if (const List* left = a.list()) {
     const List* right = b.list();
     if (left == right) return true;
@@ -107,18 +145,14 @@ bool Equal(const Value& a, const Value& b, Meter& meter) {
              return other != nullptr && Equal(item.second, *other, meter);
            });
   }
-  if (a.Is<Namespace*>()) return std::get<Namespace*>(a.data()) == std::get<Namespace*>(b.data());
-  if (a.Is<const MacroDefinition*>()) {
-    return std::get<const MacroDefinition*>(a.data()) == std::get<const MacroDefinition*>(b.data());
-  }
-  if (a.Is<Builtin>()) return std::get<Builtin>(a.data()) == std::get<Builtin>(b.data());
-  return true;  // undefined, none
+  return SameObject(a, b);
 }
 
 bool Less(const Value& a, const Value& b, Meter& meter) {
   meter.Steps(1);
   if (a.IsInt() && b.IsInt()) return a.AsInt() < b.AsInt();
   if (a.IsNumber() && b.IsNumber()) return a.AsDouble() < b.AsDouble();
+  if (IsWhole(a) && IsWhole(b)) return LessBig(a, b);
   if (a.string() != nullptr && b.string() != nullptr) {
     // UTF-8 sorts as its code points do.
     meter.Steps(a.string()->size() / 4096);
@@ -141,11 +175,12 @@ bool Less(const Value& a, const Value& b, Meter& meter) {
 std::vector<Value> Elements(const Value& value, Meter& meter) {
   std::vector<Value> elements;
   if (const List* list = value.list()) {
-    if (list->used_up) {
-      meter.Refuse("a generator is used twice; \"| list\" would keep its elements");
+    if (list->kind == List::Kind::kGenerator) {
+      elements.assign(list->items.begin() + static_cast<ptrdiff_t>(list->taken), list->items.end());
+      list->taken = list->items.size();
+    } else {
+      elements = list->items;
     }
-    list->used_up = list->kind == List::Kind::kGenerator;
-    elements = list->items;
   } else if (const Dict* dict = value.dict()) {
     for (const auto& [key, unused] : dict->items) elements.push_back(MakeString(key, meter));
   } else if (const std::string* text = value.string()) {
@@ -191,14 +226,18 @@ bool Contains(const Value& container, const Value& item, Meter& meter) {
     return Find(*text, *part, 0, meter) != std::string::npos;
   }
   if (const Dict* dict = container.dict()) {
+    if (item.list() != nullptr || item.dict() != nullptr) {
+      meter.Refuse("{} cannot be a key", TypeName(item));
+    }
     return item.string() != nullptr && dict->Find(*item.string()) != nullptr;
   }
   if (const List* list = container.list()) {
     const auto same = [&](const Value& other) { return Equal(item, other, meter); };
-    if (list->kind == List::Kind::kGenerator) {
-      return std::ranges::any_of(Elements(container, meter), same);
+    if (list->kind != List::Kind::kGenerator) return std::ranges::any_of(list->items, same);
+    while (list->taken < list->items.size()) {
+      if (same(list->items[list->taken++])) return true;
     }
-    return std::ranges::any_of(list->items, same);
+    return false;
   }
   if (!container.IsUndefined()) meter.Refuse("\"in\" wants a list, not {}", TypeName(container));
   return false;
@@ -208,6 +247,16 @@ Value MakeString(std::string text, Meter& meter) {
   // A string takes its bytes and about 64 of bookkeeping, which many short ones must pay for.
   meter.Bytes(text.size() + 64);
   return Value::Of(std::move(text));
+}
+
+Value MakeMarkup(std::string text, Meter& meter) {
+  meter.Bytes(text.size() + 64);
+  return Value::Data(Markup{std::make_shared<const std::string>(std::move(text))});
+}
+
+Value MakeString(std::string text, const Value& like, Meter& meter) {
+  return like.Is<Markup>() ? MakeMarkup(std::move(text), meter)
+                           : MakeString(std::move(text), meter);
 }
 
 Value MakeList(std::vector<Value> items, Meter& meter, List::Kind kind) {

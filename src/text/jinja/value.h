@@ -2,8 +2,8 @@
 //
 // Invariants  Lists and dicts never change once made (the sandbox forbids it in jinja2 too), so
 //             values form no cycles; how deep they nest is bounded, so recursion over them is
-//             safe. Two things change: a generator remembers that it was read, and namespaces,
-//             which the renderer owns and values only point to.
+//             safe. What changes: how far a generator was read, and namespaces and loops, which
+//             belong to the renderer.
 // Threads     A rendering and its values live on one thread; the constants of a parsed template
 //             are shared and hold no generator.
 #pragma once
@@ -51,11 +51,13 @@ class Meter {
   uint64_t steps_, bytes_;
 };
 
-inline constexpr int kMaxValueDepth = 64;
+inline constexpr int kMaxValueDepth = 200;
 
 class Value;
-struct MacroDefinition;
+struct Macro;
 struct Namespace;
+struct Loop;
+struct BoundMethod;
 
 struct Undefined {
   std::shared_ptr<const std::string> what;  // for messages; may be null
@@ -63,16 +65,26 @@ struct Undefined {
 struct None {};
 struct List;
 struct Dict;
-enum class Builtin { kRange, kDict, kNamespace, kRaiseException };
+enum class Builtin { kRange, kDict, kNamespace, kRaiseException, kStrftimeNow };
 
 using StringPtr = std::shared_ptr<const std::string>;
+// Text that | safe or | escape vouches for: "+" escapes what it is joined with.
+struct Markup {
+  StringPtr text;
+};
+// An integer beyond 64 bits, as its digits: it can be printed and compared, not reckoned with.
+struct BigInt {
+  StringPtr digits;
+};
 using ListPtr = std::shared_ptr<const List>;
 using DictPtr = std::shared_ptr<const Dict>;
+using LoopPtr = std::shared_ptr<const Loop>;
+using MethodPtr = std::shared_ptr<const BoundMethod>;
 
 class Value {
  public:
   using Data = std::variant<Undefined, None, bool, int64_t, double, StringPtr, ListPtr, DictPtr,
-                            Namespace*, const MacroDefinition*, Builtin>;
+                            Namespace*, const Macro*, LoopPtr, Builtin, Markup, BigInt, MethodPtr>;
 
   Value() = default;  // undefined
   Value(Data data) : data_(std::move(data)) {}
@@ -95,13 +107,21 @@ class Value {
   bool IsUndefined() const { return Is<Undefined>(); }
   bool IsNone() const { return Is<None>(); }
   // Null unless the value is one.
-  const std::string* string() const { return Pointee<StringPtr>(); }
+  const std::string* string() const {
+    const Markup* markup = std::get_if<Markup>(&data_);
+    return markup != nullptr ? markup->text.get() : Pointee<StringPtr>();
+  }
   const List* list() const { return Pointee<ListPtr>(); }
   const Dict* dict() const { return Pointee<DictPtr>(); }
+  const Loop* loop() const { return Pointee<LoopPtr>(); }
+  const BoundMethod* method() const { return Pointee<MethodPtr>(); }
   // Python's int, which bool is one of; null for other values.
   bool IsInt() const { return Is<int64_t>() || Is<bool>(); }
   int64_t AsInt() const;  // of an int
   bool IsNumber() const { return IsInt() || Is<double>(); }
+  bool IsCallable() const {
+    return Is<const Macro*>() || Is<LoopPtr>() || Is<Builtin>() || Is<MethodPtr>();
+  }
   double AsDouble() const;  // of a number
 
   int depth() const;  // 0 for scalars
@@ -117,7 +137,7 @@ class Value {
 
 struct List {
   // Python's sequences differ in what they allow besides iteration: a generator (what map and
-  // select return) has no length, is always true, and is used up by the first iteration; a view
+  // select return) has no length, is always true, and is used up by an iteration; a view
   // (dict.items()) has no subscripts; neither they nor ranges become text or JSON.
   enum class Kind { kList, kTuple, kRange, kView, kGenerator };
 
@@ -126,8 +146,9 @@ struct List {
 
   std::vector<Value> items;
   Kind kind = Kind::kList;
+  bool is_group = false;  // of groupby: a tuple whose parts have the names grouper and list
   int depth = 1;
-  mutable bool used_up = false;  // of generators, which belong to one rendering
+  mutable size_t taken = 0;  // of a generator, which belongs to one rendering
 };
 
 // Keys in the order in which they came; a repeated key keeps its place and takes the new value.
@@ -144,6 +165,25 @@ struct Namespace {
   std::map<std::string, Value, std::less<>> values;
 };
 
+// x.items without a call.
+struct Callable;
+struct BoundMethod {
+  const Callable* callable = nullptr;  // null: one that this subset cannot call
+  Value self;
+};
+
+struct Stmt;
+struct Scope;
+// The variable "loop". Once the loop has ended it only tells where it ended.
+struct Loop {
+  std::vector<Value> items;
+  size_t index = 0;
+  int64_t depth0 = 0;
+  const Stmt* stmt = nullptr;          // null when over
+  Scope* scope = nullptr;              // around the loop
+  mutable std::vector<Value> changed;  // what "changed" saw last
+};
+
 bool Truthy(const Value& value);
 std::string_view TypeName(const Value& value);  // Python's name of the type
 
@@ -152,8 +192,7 @@ bool Equal(const Value& a, const Value& b, Meter& meter);
 bool Less(const Value& a, const Value& b, Meter& meter);
 
 // The elements of a list, keys of a dict, characters of a string; none of an undefined value.
-// Errors: kInvalid for what Python does not iterate over, and for a generator's second time (which
-// Python would find empty, and no template can mean).
+// Errors: kInvalid for what Python does not iterate over.
 std::vector<Value> Elements(const Value& value, Meter& meter);
 // The keys and values of a dict as tuples.
 std::vector<Value> Pairs(const Dict& dict, Meter& meter);
@@ -161,6 +200,9 @@ std::vector<Value> Pairs(const Dict& dict, Meter& meter);
 int64_t Length(const Value& value, Meter& meter);
 bool Contains(const Value& container, const Value& item, Meter& meter);
 Value MakeString(std::string text, Meter& meter);
+// A string of the kind that `like` is: Markup stays Markup.
+Value MakeString(std::string text, const Value& like, Meter& meter);
+Value MakeMarkup(std::string text, Meter& meter);
 Value MakeList(std::vector<Value> items, Meter& meter, List::Kind kind = List::Kind::kList);
 
 }  // namespace kvasir::jinja
