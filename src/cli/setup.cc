@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -12,13 +13,10 @@
 #include "cli/names.h"
 #include "cli/output.h"
 #include "cli/progress.h"
-#include "format/json.h"
+#include "format/gguf.h"
 #include "format/quote.h"
-#include "server/openai.h"
 
 namespace kvasir {
-
-namespace {
 
 std::string ModelPath(const Arguments& args) {
   if (!args.Given("model")) {
@@ -28,28 +26,47 @@ std::string ModelPath(const Arguments& args) {
   return ResolveModel(args.values().Text("model"), ModelsDir());
 }
 
+namespace {
+
+// `metadata`: that of a GGUF file.
+std::unique_ptr<Tokenizer> TokenizerOf(const std::string& path, const Metadata* metadata) {
+  try {
+    return metadata == nullptr ? Tokenizer::FromFolder(path) : Tokenizer::FromGguf(*metadata);
+  } catch (const Error& error) {
+    throw Error(
+        error.code(),
+        fmt::format("no tokenizer: {}; such a model takes token ids: eval ppl --tokens FILE",
+                    error.what()));
+  }
+}
+
 }  // namespace
+
+std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return TokenizerOf(path, nullptr);
+  const Metadata metadata = ReadGgufMetadata(path);
+  return TokenizerOf(path, &metadata);
+}
 
 OpenedModel::OpenedModel(const Arguments& args) : file_(ModelFile::Open(ModelPath(args))) {
   const std::filesystem::path path(file_.path());
   name_ = path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
   if (name_.empty()) name_ = path.parent_path().filename().string();  // "folder/"
-  if (file_.metadata().Has("tokenizer.ggml.model")) {
-    tokenizer_ = Tokenizer::FromGguf(file_.metadata());
+  try {
+    const bool folder = file_.kind() == ModelFile::Kind::kHuggingFace;
+    tokenizer_ = TokenizerOf(file_.path(), folder ? nullptr : &file_.metadata());
     if (tokenizer_->vocab_size() > file_.config().vocab_size) {
       Fail(Code::kCorrupt, "{}: the tokenizer has {} tokens, the model {}", file_.path(),
            tokenizer_->vocab_size(), file_.config().vocab_size);
     }
+  } catch (const Error& error) {
+    tokenizer_.reset();
+    no_tokenizer_ = error;  // who needs it will hear
   }
 }
 
 const Tokenizer& OpenedModel::NeedTokenizer() const {
-  if (!tokenizer_) {
-    Fail(Code::kUnsupported,
-         "{}: holds no tokenizer that can be read; give token ids (eval ppl --tokens FILE), or a "
-         "GGUF file",
-         file_.path());
-  }
+  if (!tokenizer_) throw Error(*no_tokenizer_);
   return *tokenizer_;
 }
 
@@ -103,10 +120,44 @@ SamplingParams SamplingFrom(const OptionValues& values) {
   return params;
 }
 
-std::vector<ChatMessage> MessagesFromFile(const std::string& path) {
-  const nlohmann::json document = ParseJson(ReadTextFile(path, "--messages"), path);
-  const bool wrapped = document.is_object() && document.contains("messages");
-  return ParseMessages(wrapped ? document["messages"] : document);
+namespace {
+
+// The text of a content that is a list of text parts and nothing else.
+std::optional<std::string> JoinedParts(const TemplateValue& content) {
+  if (content.list() == nullptr) return std::nullopt;
+  std::string text;
+  for (const TemplateValue& part : content.list()->items) {
+    const TemplateValue* type = part.dict() == nullptr ? nullptr : part.dict()->Find("type");
+    const TemplateValue* piece = part.dict() == nullptr ? nullptr : part.dict()->Find("text");
+    if (type == nullptr || type->string() == nullptr || *type->string() != "text" ||
+        piece == nullptr || piece->string() == nullptr) {
+      return std::nullopt;
+    }
+    text += *piece->string();
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<ChatMessage> MessagesFromFile(const std::string& path, ContentParts parts) {
+  TemplateValue document = ParseTemplateValue(ReadTextFile(path, "--messages"), path);
+  if (document.dict() != nullptr && document.dict()->Find("messages") != nullptr) {
+    document = TemplateValue(*document.dict()->Find("messages"));
+  }
+  std::vector<ChatMessage> messages = MessagesFrom(document, path);
+  if (parts == ContentParts::kKeep) return messages;
+  for (ChatMessage& message : messages) {
+    if (message.whole.dict() == nullptr) continue;
+    jinja::Dict whole = *message.whole.dict();
+    const TemplateValue* content = whole.Find("content");
+    const auto text = content == nullptr ? std::nullopt : JoinedParts(*content);
+    if (!text.has_value()) continue;
+    message.content = *text;
+    whole.Set("content", TemplateValue::Of(*text));
+    message.whole = whole.items.size() > 2 ? TemplateValue::Of(std::move(whole)) : TemplateValue();
+  }
+  return messages;
 }
 
 namespace {

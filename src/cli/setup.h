@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/workers.h"
 #include "cli/codec.h"
 #include "cli/options.h"
@@ -19,6 +20,12 @@
 
 namespace kvasir {
 
+// What --model means: a file or a folder. Errors: kUsage without it, those of ResolveModel.
+std::string ModelPath(const Arguments& args);
+// The tokenizer of a GGUF file or a Hugging Face folder; weights need not be there. Errors: those
+// of Tokenizer, naming --tokens.
+std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path);
+
 // A model file, opened and checked; no weights are read. Does not move: others refer to its parts.
 class OpenedModel {
  public:
@@ -29,9 +36,9 @@ class OpenedModel {
 
   const ModelFile& file() const { return file_; }
   const std::string& name() const { return name_; }  // file name without suffix
-  // nullptr: a folder, which has no tokenizer that this program reads.
+  // nullptr: the model has no tokenizer that this program reads; it still takes token ids.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
-  // Errors: kUnsupported naming --tokens.
+  // Errors: those of OpenTokenizer.
   const Tokenizer& NeedTokenizer() const;
   // With the model's template, or the one --chat-template-file names, if `chat`. Errors:
   // NeedTokenizer's, a template that cannot be parsed.
@@ -42,6 +49,7 @@ class OpenedModel {
   ModelFile file_;
   std::string name_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<Error> no_tokenizer_;  // why there is none
   std::unique_ptr<ChatTemplate> chat_template_;
 };
 
@@ -85,8 +93,11 @@ const Kernels& ChooseKernels(const Arguments& args);
 size_t ChooseThreads(const Arguments& args);
 uint64_t DefaultKvMemory();
 SamplingParams SamplingFrom(const OptionValues& values);
+// What a content is that comes as a list of text parts: the text of all, or for the template to
+// read.
+enum class ContentParts : uint8_t { kJoin, kKeep };
 // From a JSON file: a list of messages, or an object with one as "messages". Errors:
-// ReadTextFile's, ParseMessages'.
-std::vector<ChatMessage> MessagesFromFile(const std::string& path);
+// ReadTextFile's, MessagesFrom's.
+std::vector<ChatMessage> MessagesFromFile(const std::string& path, ContentParts parts);
 
 }  // namespace kvasir
