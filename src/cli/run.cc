@@ -18,7 +18,7 @@ namespace {
 Prompt PromptFrom(const Arguments& args, OpenedModel& opened) {
   const OptionValues& values = args.values();
   if (args.Given("messages")) {
-    const auto messages = MessagesFromFile(values.Text("messages"));
+    const auto messages = MessagesFromFile(values.Text("messages"), ContentParts::kJoin);
     return opened.Prompts(args, UsesTemplate(args, true)).Chat(messages);
   }
   const bool typed = args.Given("prompt");
