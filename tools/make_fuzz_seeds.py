@@ -215,6 +215,22 @@ CHAT_TEMPLATE = b"""{%- if messages[0].role == 'system' %}{{ messages[0].content
 {% endif %}{% endfor %}{% if add_generation_prompt %}{{ bos_token }}{% endif %}"""
 
 
+TEMPLATE_FORMS = b"""{% macro m(a, b=1) %}{{ varargs }}{{ caller(a) }}{% endmacro %}{% call(x) m(1, *[2]) %}{{ x }}{% endcall %}
+{%- for x in o recursive %}{{ loop.changed(x.b) }}{{ loop(x.a) }}{% endfor %}{% filter upper | trim %} q {% endfilter %}{% raw %}{{{% endraw %}
+{{ '%5.2f|%s' % (f, n) }}{{ '{:>8,}'.format(n) }}{{ o | sort(attribute='b') | map(attribute='a') | list | tojson(indent=2) }}
+{% with y = 1 %}{{ y is divisibleby 2 }}{% endwith %}{{ ('<' | safe) + '<' }}{{ strftime_now('%d %b %Y') }}{{ o | groupby('b') | batch(2) | list }}"""
+
+
+def template_input_seeds():
+    """For template_input_fuzz: a byte that picks the template, then messages, tools and variables."""
+    schema = {"type": "object", "properties": {"city": {"type": ["string", "null"], "default": 10**25}}, "items": {"type": "any"}}
+    document = json.dumps({
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+                     {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1.5}}}]}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}], "x": 2.5})
+    return {f"template_input_fuzz/{i}": bytes([i]) + document.encode() for i in range(6)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
@@ -236,6 +252,8 @@ def main():
         "hf_config_fuzz/index": json.dumps(index).encode(),
         "hf_config_fuzz/name": b"model.layers.0.self_attn.q_proj.weight",
         "template_fuzz/chat": CHAT_TEMPLATE,
+        **template_input_seeds(),
+        "template_fuzz/forms": TEMPLATE_FORMS,
         "template_fuzz/words": b"{% set n = namespace(a=1) %}{{ n.a ~ 'x'[0:1] | trim }}{# c #}{%- for i in range(3) -%}{{ loop.index }}{% else %}{% endfor %}",
         "tokenizer_fuzz/text": "It's 12 o'clock,  na\u00efve \u4e2d\u6587\n\n\t<|end|>".encode() + b"\xff\xc3",
         "openai_fuzz/chat": json.dumps({
