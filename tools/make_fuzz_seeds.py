@@ -231,6 +231,48 @@ def template_input_seeds():
     return {f"template_input_fuzz/{i}": bytes([i]) + document.encode() for i in range(6)}
 
 
+def hf_tokenizers():
+    """Files of Hugging Face tokenizers, each after the byte that names it."""
+    tokens = ["a", "b", "ab", "\u0120", "\u0120a", "1", "<|end|>", "\u2581", "<unk>", "<s>", "<0x61>"]
+    model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": [["a", "b"]], "unk_token": None,
+             "fuse_unk": False, "byte_fallback": False, "ignore_merges": True, "dropout": None}
+    flags = {"single_word": False, "lstrip": True, "rstrip": True, "normalized": False, "special": True}
+    split = {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {
+        "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+                 r"|\s*[\r\n]+|\s+(?!\S)|\s+"}}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [9], "tokens": ["<s>"]}}}
+    qwen = {"added_tokens": [{"id": 6, "content": "<|end|>", **flags}], "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]}, "post_processor": template,
+            "model": model}
+    smollm = {**qwen, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True}, {**byte_level, "use_regex": True}]}}
+    pieces = {**model, "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True, "ignore_merges": False,
+              "merges": ["a b"]}
+    escape = {"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u2581"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}
+    legacy = {"added_tokens": [{"id": 9, "content": "<s>", **flags, "normalized": True}], "normalizer": escape,
+              "pre_tokenizer": None, "model": pieces}
+    metaspace = {**legacy, "normalizer": None, "pre_tokenizer": {
+        "type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}}
+    config = {"bos_token": {"content": "<s>"}, "eos_token": "<|end|>", "add_bos_token": True, "tokenizer_class":
+              "GPT2Tokenizer", "chat_template": [{"name": "default", "template": "x"}],
+              "added_tokens_decoder": {"6": {"content": "<|end|>", **flags}}}
+
+    def joined(**files):
+        return b"\0".join(key.encode() + (value if isinstance(value, str) else json.dumps(value)).encode()
+                          for key, value in files.items())
+
+    return {
+        "qwen": joined(t=qwen, c=config), "smollm": joined(t=smollm), "legacy": joined(t=legacy),
+        "metaspace": joined(t=metaspace, g={"eos_token_id": [6, 9]}),
+        "files": joined(v=model["vocab"], m="#version: 0.2\na b\n", a={"<x>": 11}, c=config,
+                        s={"pad_token": "a"}, k={"model_type": "qwen2", "eos_token_id": 6}, j="{{ x }}"),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
@@ -270,6 +312,7 @@ def main():
     for config in sorted(tree.glob("model/testdata/*/config.json")):  # one of every family and form
         seeds[f"hf_config_fuzz/{config.parent.name}"] = config.read_bytes()
     seeds |= {f"run_fuzz/{name}": model for name, model in run_models().items()}
+    seeds |= {f"tokenizer_json_fuzz/{name}": files for name, files in hf_tokenizers().items()}
     for name, content in seeds.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
