@@ -105,7 +105,7 @@ class SentencePieceTokenizer::ScoredVocabulary {
  public:
   ScoredVocabulary(const Vocabulary& vocabulary, const std::vector<double>& scores,
                    Symbols* symbols)
-      : vocabulary_(vocabulary), ranks_(RanksOf(scores)), symbols_(symbols) {
+      : ranks_(RanksOf(scores)), symbols_(symbols) {
     for (size_t i = 0; i < vocabulary.size(); ++i) {
       if (vocabulary.types[i] == TokenType::kNormal) {
         normal_.emplace(vocabulary.texts[i], static_cast<TokenId>(i));
@@ -157,7 +157,6 @@ class SentencePieceTokenizer::ScoredVocabulary {
     }
   }
 
-  const Vocabulary& vocabulary_;
   std::vector<uint32_t> ranks_;
   Symbols* symbols_;
   std::unordered_map<std::string_view, TokenId> normal_;
