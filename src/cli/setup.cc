@@ -43,7 +43,8 @@ std::unique_ptr<Tokenizer> TokenizerOf(const std::string& path, const Metadata* 
 }  // namespace
 
 std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path) {
-  if (std::filesystem::is_directory(path)) return TokenizerOf(path, nullptr);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return TokenizerOf(path, nullptr);
   const Metadata metadata = ReadGgufMetadata(path);
   return TokenizerOf(path, &metadata);
 }
