@@ -85,9 +85,13 @@ function(kvasir_room name)
                                                  GTest::gtest_main)
       target_compile_definitions(${name}_test PRIVATE KVASIR_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
       target_compile_options(${name}_test PRIVATE ${KVASIR_NOT_FUZZED})
-      if(KVASIR_SANITIZE AND NOT name MATCHES "^(kernels|kv)$")
-        # Half the time to compile; only the oracles of these two compute enough to miss it.
-        target_compile_options(${name}_test PRIVATE -O0)
+      if(NOT name MATCHES "^(kernels|kv)$")
+        # Up to half the time to compile; only the oracles of these two compute enough to miss it.
+        if(KVASIR_SANITIZE)
+          target_compile_options(${name}_test PRIVATE -O0)
+        else()
+          target_compile_options(${name}_test PRIVATE -O1)
+        endif()
       endif()
       gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST
                            PROPERTIES TIMEOUT 300)
