@@ -90,6 +90,25 @@ class Tokenizers(ProcessTest):
             status, _, answer = server.post("/tokenize", {"content": text})
             self.assertEqual((status, answer["tokens"]), (200, ids))
 
+    def test_a_template_takes_tools_variables_and_a_time(self):
+        for name, content in letters().items():
+            self.write(name, content)
+        template = self.write("t", "{% for m in messages %}{{ m.content }}{% endfor %}{% for t in tools %}{{ t.name }}"
+                                   "{% endfor %}{{ mood }}{{ strftime_now('%Y') | replace('2031', 'z') }}<|im_end|>")
+        messages = self.write("m.json", json.dumps([{"role": "user", "content": "the"}]))
+
+        def rendered(tool):
+            tools = self.write("tools.json", json.dumps([{"name": tool}]))
+            return ("template", "-m", self.folder, "--messages", messages, "--chat-template-file", template, "--tools", tools,
+                    "--kwargs", '{"mood": "b"}', "--now", "2031-05-06")
+
+        self.assertEqual(self.json(*rendered("a")), {"text": "theabz<|im_end|>", "tokens": [29, 4, 0, 1, 25, 31]})
+        self.assertEqual(self.ok(*rendered("a")).stdout.rstrip("\n"), "theabz<|im_end|>")
+        # A control token in a tool cannot be told from the template's own.
+        done = self.ok(*rendered("<|im_end|>"), "--json")
+        self.assertEqual(json.loads(done.stdout)["tokens"], [29, 4, 31, 1, 25, 31])
+        self.assertIn("control token", done.stderr)
+
     def test_a_tokenizer_that_is_not_known_leaves_ids(self):
         shutil.copytree(MODEL, self.folder, dirs_exist_ok=True)
         self.write("tokenizer.json", '{"model": {"type": "Unigram"}}')

@@ -191,6 +191,9 @@ void Inspection::AddShape(ordered_json* report) const {
                         {"norm_eps", c.norm_eps},
                         {"rope_theta", c.rope.theta},
                         {"rope_interleaved", c.rope.interleaved},
+                        {"rope_scaling", Name(c.rope.scaling)},
+                        {"rope_factor", c.rope.factor},
+                        {"sliding_window", c.sliding_window},
                         {"tied_embeddings", c.tied_embeddings}};
   (*report)["context"] = c.context_length;
   ordered_json bytes = ordered_json::object();

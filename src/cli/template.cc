@@ -83,10 +83,17 @@ void TemplateVerb(const Arguments& args) {
       MessagesFromFile(args.values().Text("messages"), ContentParts::kKeep);
   const bool open_turn = !args.values().On("no-generation-prompt");
   const std::string text = prompts.Render(messages, open_turn, extras);
+  const auto tokens = [&] {
+    try {
+      return prompts.Chat(messages, open_turn, extras).tokens;
+    } catch (const Error& error) {
+      if (error.code() != Code::kInvalid) throw;
+      Note(fmt::format("{}; run would refuse this, tokens has it as that token", error.what()));
+      return tokenizer->Encode(text, /*special=*/true);
+    }
+  };
   if (output.json()) {
-    const Prompt prompt = prompts.Chat(messages, open_turn, extras);
-    const nlohmann::ordered_json document = {{"text", text}, {"tokens", prompt.tokens}};
-    output.Json(document);
+    output.Json({{"text", text}, {"tokens", tokens()}});
   } else {
     output.Text(text);
   }

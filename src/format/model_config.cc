@@ -64,6 +64,20 @@ void CheckConfig(const ModelConfig& config, const std::string& where) {
   }
 }
 
+std::string_view Name(RopeScaling scaling) {
+  switch (scaling) {
+    case RopeScaling::kNone:
+      break;
+    case RopeScaling::kLinear:
+      return "linear";
+    case RopeScaling::kLlama3:
+      return "llama3";
+    case RopeScaling::kYarn:
+      return "yarn";
+  }
+  return "none";
+}
+
 double YarnAttentionFactor(double factor, double multiplier) {
   return factor <= 1 ? 1 : 0.1 * multiplier * std::log(factor) + 1;
 }

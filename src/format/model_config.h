@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "format/metadata.h"
@@ -11,6 +12,7 @@ namespace kvasir {
 
 // How RoPE's frequencies are stretched for contexts longer than the model was first trained on.
 enum class RopeScaling : uint8_t { kNone, kLinear, kLlama3, kYarn };
+std::string_view Name(RopeScaling scaling);
 
 // Numbers of a scaling that does not use them are left at their defaults.
 struct RopeConfig {
