@@ -28,8 +28,8 @@ jinja::Dict Context() {
   context.Set("tools", Value::NoneValue());
   context.Set("n", Value::Of(int64_t{-3}));
   context.Set("f", Value::Of(2.5));
-  context.Set(
-      "o", jinja::ParseJsonValue(R"([{"b": 1, "a": [null, "<x>"]}, {"b": 0, "a": 1e30, "c": {}}])", "o"));
+  context.Set("o", jinja::ParseJsonValue(
+                       R"([{"b": 1, "a": [null, "<x>"]}, {"b": 0, "a": 1e30, "c": {}}])", "o"));
   return context;
 }
 
