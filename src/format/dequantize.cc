@@ -122,16 +122,22 @@ void UnpackScales(const uint8_t* packed, int g, int* scale, int* minimum) {
   }
 }
 
+// Of group g of a Q4_K or Q5_K block.
+struct GroupScale {
+  GroupScale(const uint8_t* block, int g) {
+    int scale6 = 0, minimum6 = 0;
+    UnpackScales(block + 4, g, &scale6, &minimum6);
+    scale = LoadF16(block) * static_cast<float>(scale6);
+    minimum = LoadF16(block + 2) * static_cast<float>(minimum6);
+  }
+  float scale, minimum;
+};
+
 // Eight groups of 32 nibbles; 32 bytes hold two groups, low nibbles first.
 void ExpandQ4_K(const uint8_t* src, float* dst) {
-  const float scale_of_scales = LoadF16(src), scale_of_minima = LoadF16(src + 2);
-  const uint8_t* packed = src + 4;
   const uint8_t* q = src + 16;
   for (int g = 0; g < 8; ++g) {
-    int scale6 = 0, minimum6 = 0;
-    UnpackScales(packed, g, &scale6, &minimum6);
-    const float scale = scale_of_scales * static_cast<float>(scale6);
-    const float minimum = scale_of_minima * static_cast<float>(minimum6);
+    const auto [scale, minimum] = GroupScale(src, g);
     const int shift = g % 2 * 4;
     for (int i = 0; i < 32; ++i) {
       const int nibble = q[g / 2 * 32 + i] >> shift & 15;
@@ -142,13 +148,9 @@ void ExpandQ4_K(const uint8_t* src, float* dst) {
 
 // As Q4_K with a fifth bit per element: group g has it at bit g of 32 bytes.
 void ExpandQ5_K(const uint8_t* src, float* dst) {
-  const float scale_of_scales = LoadF16(src), scale_of_minima = LoadF16(src + 2);
-  const uint8_t *packed = src + 4, *fifth = src + 16, *q = src + 48;
+  const uint8_t *fifth = src + 16, *q = src + 48;
   for (int g = 0; g < 8; ++g) {
-    int scale6 = 0, minimum6 = 0;
-    UnpackScales(packed, g, &scale6, &minimum6);
-    const float scale = scale_of_scales * static_cast<float>(scale6);
-    const float minimum = scale_of_minima * static_cast<float>(minimum6);
+    const auto [scale, minimum] = GroupScale(src, g);
     const int shift = g % 2 * 4;
     for (int i = 0; i < 32; ++i) {
       const int value = (q[g / 2 * 32 + i] >> shift & 15) | (fifth[i] >> g & 1) << 4;

@@ -28,47 +28,62 @@ std::string_view JsonText(const MappedFile& file) {
 }
 
 // `listed`: the tensors that the index places in this file; null: all belong to the model.
-void AddFile(HfFolder& folder, const fs::path& path, const std::set<std::string>* listed) {
+void AddFile(HfFolder& folder, const fs::path& path, const std::set<std::string>* listed,
+             Problems& problems) {
   MappedFile file(path.string());
-  Safetensors parsed = ParseSafetensors(file.bytes(), file.path());
+  Safetensors parsed = SurveySafetensors(file.bytes(), file.path(), problems);
   size_t found = 0;
   for (SafeTensor& tensor : parsed.tensors) {
     if (listed != nullptr && !listed->contains(tensor.name)) continue;
     ++found;
     tensor.name = GgufTensorName(tensor.name);
     // Tied models may carry a second copy of the embedding; the embedding serves.
-    if (folder.config.tied_embeddings && tensor.name == "output.weight") continue;
+    const bool tied = folder.config && folder.config->tied_embeddings;
+    if (tied && tensor.name == "output.weight") continue;
     folder.tensors.push_back({std::move(tensor), folder.files.size()});
   }
   if (listed != nullptr && found != listed->size()) {
-    Fail(Code::kCorrupt, "{}: holds {} of the {} tensors that the index places here", file.path(),
-         found, listed->size());
+    problems.Add(Code::kCorrupt, "{}: holds {} of the {} tensors that the index places here",
+                 file.path(), found, listed->size());
   }
   folder.files.push_back(std::move(file));
+}
+
+void AddFiles(HfFolder& folder, const fs::path& root, Problems& problems) {
+  const fs::path whole = root / "model.safetensors", index = root / "model.safetensors.index.json";
+  std::error_code ignored;
+  if (fs::exists(whole, ignored)) {
+    AddFile(folder, whole, nullptr, problems);
+    return;
+  }
+  if (!fs::exists(index, ignored)) {
+    Fail(Code::kNotFound, "{}: neither model.safetensors nor model.safetensors.index.json",
+         root.string());
+  }
+  const MappedFile file(index.string());
+  std::map<std::string, std::set<std::string>> shards;
+  for (auto& [tensor, shard] : ParseShardIndex(JsonText(file), file.path())) {
+    shards[shard].insert(tensor);
+  }
+  for (const auto& [shard, tensors] : shards) {
+    problems.Try([&] { AddFile(folder, root / shard, &tensors, problems); });
+  }
 }
 
 }  // namespace
 
 HfFolder OpenHfFolder(const std::string& path) {
+  Problems problems(nullptr);
+  return OpenHfFolder(path, problems);
+}
+
+HfFolder OpenHfFolder(const std::string& path, Problems& problems) {
   const fs::path root(path);
   HfFolder folder;
   const MappedFile config((root / "config.json").string());
-  folder.config = ParseHfConfig(JsonText(config), config.path());
-
-  const fs::path whole = root / "model.safetensors", index = root / "model.safetensors.index.json";
-  std::error_code ignored;
-  if (fs::exists(whole, ignored)) {
-    AddFile(folder, whole, nullptr);
-  } else if (fs::exists(index, ignored)) {
-    const MappedFile file(index.string());
-    std::map<std::string, std::set<std::string>> shards;
-    for (auto& [tensor, shard] : ParseShardIndex(JsonText(file), file.path())) {
-      shards[shard].insert(tensor);
-    }
-    for (const auto& [shard, tensors] : shards) AddFile(folder, root / shard, &tensors);
-  } else {
-    Fail(Code::kNotFound, "{}: neither model.safetensors nor model.safetensors.index.json", path);
-  }
+  folder.config_text = JsonText(config);
+  problems.Try([&] { folder.config = ParseHfConfig(folder.config_text, config.path()); });
+  problems.Try([&] { AddFiles(folder, root, problems); });
   return folder;
 }
 

@@ -26,8 +26,7 @@ TensorEntry ToEntry(GgufTensor&& tensor, std::span<const uint8_t> bytes) {
 }
 
 TensorEntry ToEntry(SafeTensor&& tensor, std::span<const uint8_t> bytes) {
-  std::vector<uint64_t> shape(tensor.shape.rbegin(), tensor.shape.rend());
-  if (shape.empty()) shape.push_back(1);  // a scalar
+  std::vector<uint64_t> shape = InnermostFirst(tensor);
   const TensorView view = ViewOf(tensor.dtype, shape, bytes.data() + tensor.offset);
   return {std::move(tensor.name), std::move(shape), view};
 }
@@ -80,7 +79,7 @@ ModelFile ModelFile::FromFolder(const std::string& path) {
   model.kind_ = Kind::kHuggingFace;
   model.path_ = path;
   HfFolder folder = OpenHfFolder(path);
-  model.config_ = std::move(folder.config);
+  model.config_ = std::move(*folder.config);
   model.files_ = std::move(folder.files);
   for (HfFolder::Tensor& tensor : folder.tensors) {
     model.tensors_.push_back(ToEntry(std::move(tensor.info), model.files_[tensor.file].bytes()));

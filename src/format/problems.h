@@ -22,6 +22,15 @@ class Problems {
   void Add(Code code, fmt::format_string<Args...> format, Args&&... args) {
     Add(Error(code, fmt::format(format, std::forward<Args>(args)...)));
   }
+  // Runs `step` and keeps what it throws.
+  template <typename F>
+  void Try(F&& step) {
+    try {
+      step();
+    } catch (const Error& error) {
+      Add(error);
+    }
+  }
   // Enough for people to see what a file is like; hostile files could have millions.
   bool full() const { return kept_ != nullptr && kept_->size() >= kMost; }
   std::vector<Error>* kept() const { return kept_; }

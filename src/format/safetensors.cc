@@ -117,6 +117,11 @@ void CheckCover(std::vector<SafeTensor>& tensors, uint64_t data_bytes, const std
 
 }  // namespace
 
+std::vector<uint64_t> InnermostFirst(const SafeTensor& tensor) {
+  if (tensor.shape.empty()) return {1};
+  return {tensor.shape.rbegin(), tensor.shape.rend()};
+}
+
 Safetensors ParseSafetensors(std::span<const uint8_t> bytes, const std::string& name) {
   Problems problems(nullptr);
   return SurveySafetensors(bytes, name, problems);

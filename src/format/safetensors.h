@@ -30,6 +30,9 @@ struct SafeTensor {
   uint64_t bytes = 0;
 };
 
+// The shape innermost first, as GGUF has it; a scalar is one element.
+std::vector<uint64_t> InnermostFirst(const SafeTensor& tensor);
+
 struct Safetensors {
   std::map<std::string, std::string> metadata;  // "__metadata__"
   std::vector<SafeTensor> tensors;              // by offset
