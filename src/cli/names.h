@@ -1,8 +1,8 @@
 // Which file a model's name means.
 //
 // A name with a slash, and a name of something that exists, is a path. Any other is looked for in
-// the models folder: as a file's name, as that without its suffix, as a short name from the table. A
-// model in several files has the name of its first one, or what is in front of "-00001-of-".
+// the models folder: as a file's name, as that without its suffix, as a short name from the table.
+// A model in several files has the name of its first one, or what is in front of "-00001-of-".
 #pragma once
 
 #include <span>

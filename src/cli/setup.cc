@@ -49,6 +49,11 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path) {
   return TokenizerOf(path, &metadata);
 }
 
+std::string TemplateSource(const Arguments& args, const Tokenizer& tokenizer) {
+  if (!args.Given("chat-template-file")) return std::string(tokenizer.chat_template());
+  return ReadTextFile(args.values().Text("chat-template-file"), "--chat-template-file");
+}
+
 OpenedModel::OpenedModel(const Arguments& args) : file_(ModelFile::Open(ModelPath(args))) {
   const std::filesystem::path path(file_.path());
   name_ = path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
@@ -79,11 +84,7 @@ PromptBuilder OpenedModel::Prompts(const Arguments& args, bool chat) {
   const Tokenizer& tokenizer = NeedTokenizer();
   if (!chat || !HasTemplate(args)) return PromptBuilder(tokenizer, nullptr);
   if (!chat_template_) {
-    const std::string source =
-        args.Given("chat-template-file")
-            ? ReadTextFile(args.values().Text("chat-template-file"), "--chat-template-file")
-            : std::string(tokenizer.chat_template());
-    chat_template_ = std::make_unique<ChatTemplate>(source);
+    chat_template_ = std::make_unique<ChatTemplate>(TemplateSource(args, tokenizer));
   }
   return PromptBuilder(tokenizer, chat_template_.get());
 }

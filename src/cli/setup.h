@@ -25,6 +25,8 @@ std::string ModelPath(const Arguments& args);
 // The tokenizer of a GGUF file or a Hugging Face folder; weights need not be there. Errors: those
 // of Tokenizer, naming --tokens.
 std::unique_ptr<Tokenizer> OpenTokenizer(const std::string& path);
+// The chat template that --chat-template-file names, or the tokenizer's; empty: there is none.
+std::string TemplateSource(const Arguments& args, const Tokenizer& tokenizer);
 
 // A model file, opened and checked; no weights are read. Does not move: others refer to its parts.
 class OpenedModel {

@@ -71,13 +71,10 @@ void TemplateVerb(const Arguments& args) {
   // The tokenizer alone: weights need not be there, nor of a family that runs here.
   const std::string path = ModelPath(args);
   const std::unique_ptr<Tokenizer> tokenizer = OpenTokenizer(path);
-  const bool given = args.Given("chat-template-file");
-  if (!given && tokenizer->chat_template().empty()) {
+  if (!args.Given("chat-template-file") && tokenizer->chat_template().empty()) {
     Fail(Code::kInvalid, "{}: has no chat template; give one with --chat-template-file", path);
   }
-  const ChatTemplate chat_template(
-      given ? ReadTextFile(args.values().Text("chat-template-file"), "--chat-template-file")
-            : std::string(tokenizer->chat_template()));
+  const ChatTemplate chat_template(TemplateSource(args, *tokenizer));
   const PromptBuilder prompts(*tokenizer, &chat_template);
   const std::vector<ChatMessage> messages =
       MessagesFromFile(args.values().Text("messages"), ContentParts::kKeep);
