@@ -18,7 +18,7 @@
 namespace kvasir {
 
 struct Kernels {
-  const char* target = nullptr;  // "portable", "avx2"
+  const char* target = nullptr;  // "portable", "avx2", "avx512"
   RowKernels rows;
   MatMulKernels matmul;
   PlaneKernels planes;

@@ -20,7 +20,7 @@
 // GCC would spill the accumulators of the straight-line code: Pin() keeps their order.
 #include "kernels/simd/target.h"
 
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
 
 #include <immintrin.h>
 #include <string.h>

@@ -23,7 +23,7 @@ inline Scaling ScalingOf(uint32_t amax_bits) {
   return {amax / 127.0f, 127.0f / amax};
 }
 
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
 
 inline uint32_t LargestLane(__m256i v) {
   __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

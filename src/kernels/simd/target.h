@@ -5,8 +5,13 @@
 // the linker might keep that copy.
 #pragma once
 
-#if defined(KVASIR_TARGET_AVX2)
+// KVASIR_X86: 256-bit vectors with FMA and F16C are there, on every target but the portable one.
+#if defined(KVASIR_TARGET_AVX512)
+#define KVASIR_SIMD simd_avx512
+#define KVASIR_X86 1
+#elif defined(KVASIR_TARGET_AVX2)
 #define KVASIR_SIMD simd_avx2
+#define KVASIR_X86 1
 #elif defined(KVASIR_TARGET_PORTABLE)
 #define KVASIR_SIMD simd_portable
 #else

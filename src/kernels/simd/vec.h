@@ -10,7 +10,7 @@
 
 #include "kernels/simd/target.h"
 
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
 #include <immintrin.h>
 #endif
 
@@ -18,7 +18,7 @@ namespace kvasir::KVASIR_SIMD {
 
 inline constexpr size_t kLanes = 8;
 
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
 
 struct F32 {
   __m256 v;
@@ -293,7 +293,7 @@ inline F32 Exp2(F32 x) {
   p = MulAdd(p, f, Set(6.9314718055994531e-1f));
   p = MulAdd(p, f, Set(1.0f));
   const F32 value = Mul(p, PowerOfTwo(n));
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
   return {_mm256_and_ps(value.v, _mm256_cmp_ps(x.v, _mm256_set1_ps(-126.0f), _CMP_GE_OQ))};
 #else
   F32 r;
@@ -318,7 +318,7 @@ inline F32 Exp(F32 x) {
   p = MulAdd(p, r, Set(1.0f));
   p = MulAdd(p, r, Set(1.0f));
   const F32 value = Mul(p, PowerOfTwo(n));
-#if defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_X86)
   const __m256 large = _mm256_cmp_ps(x.v, _mm256_set1_ps(-87.3f), _CMP_GE_OQ);
   const __m256 nan = _mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q);
   return {_mm256_or_ps(_mm256_and_ps(value.v, large), _mm256_and_ps(x.v, nan))};
