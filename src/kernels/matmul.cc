@@ -1,7 +1,6 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -35,15 +34,9 @@ void PutNibbles(const uint8_t* q, size_t c, uint8_t* part) {
   for (size_t s = 0; s < 4; ++s) std::memcpy(Slot(part, s, c), q + 4 * s, 4);
 }
 
-// False if -8 * scale is no finite f16.
-bool PackQ4_0(const uint8_t* block, size_t c, uint8_t* record) {
-  uint16_t scale;
-  std::memcpy(&scale, block, sizeof(scale));
-  const uint16_t min = F32ToF16(-8.0f * F16ToF32(scale));
+void PackQ4_0(const uint8_t* block, size_t c, uint8_t* record) {
   PutHalf(record + record::kQ4Scales, c, block);
-  std::memcpy(record + record::kQ4Minima + 2 * c, &min, sizeof(min));
   PutNibbles(block + 2, c, record);
-  return (min & 0x7c00) != 0x7c00;
 }
 
 void PackQ4_1(const uint8_t* block, size_t c, uint8_t* record) {
@@ -59,24 +52,20 @@ void PackQ8_0(const uint8_t* block, size_t c, uint8_t* record) {
   }
 }
 
-// Nibbles and, for Q5_0, a fifth bit, as bytes w + 128 = q - zero + 128.
-void PackNibblesAsBytes(const uint8_t* block, const uint8_t* nibbles, uint32_t fifth, int zero,
-                        size_t c, uint8_t* record) {
-  PutHalf(record + record::kQ8Scales, c, block);
-  for (size_t k = 0; k < 32; ++k) {
-    const int low = nibbles[k % 16] >> (k / 16 * 4) & 15;
-    const int q = low | static_cast<int>(fifth >> k & 1) << 4;
-    Slot(record, k / 4, c)[k % 4] = static_cast<uint8_t>(q - zero + 128);
-  }
-}
-
 uint32_t LittleWord(const uint8_t* p) {
   return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8 |
          static_cast<uint32_t>(p[2]) << 16 | static_cast<uint32_t>(p[3]) << 24;
 }
 
+// Bytes w + 128 = q - 16 + 128.
 void PackQ5_0(const uint8_t* block, size_t c, uint8_t* record) {
-  PackNibblesAsBytes(block, block + 6, LittleWord(block + 2), 16, c, record);
+  const uint32_t fifth = LittleWord(block + 2);
+  PutHalf(record + record::kQ8Scales, c, block);
+  for (size_t k = 0; k < 32; ++k) {
+    const int low = block[6 + k % 16] >> (k / 16 * 4) & 15;
+    const int q = low | static_cast<int>(fifth >> k & 1) << 4;
+    Slot(record, k / 4, c)[k % 4] = static_cast<uint8_t>(q + 112);
+  }
 }
 
 float HalfAt(const uint8_t* p) {
@@ -251,6 +240,7 @@ PackedKind KindOf(DType dtype) {
     case DType::kBF16:
       return PackedKind::kBF16;
     case DType::kQ4_0:
+      return PackedKind::kQ4S;
     case DType::kQ4_1:
       return PackedKind::kQ4;
     case DType::kQ5_0:
@@ -273,12 +263,11 @@ PackedKind KindOf(DType dtype) {
   return PackedKind::kQ6K;
 }
 
-// One output. False: the row does not fit into `kind` (Q4_0 into kQ4).
-bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t* group) {
+// One output.
+void PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t* group) {
   const uint8_t* row = source.row(output);
   const size_t k = source.cols, c = output % kGroup;
   const DTypeInfo& info = Info(source.dtype);
-  bool fits = true;
   const auto blocks = [&](auto pack) {
     PackBlocks(row, k, info, info.block / Record(kind).steps * Record(kind).bytes, group,
                [&](const uint8_t* block, uint8_t* record) { pack(block, c, record); });
@@ -292,13 +281,7 @@ bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t
       PackElements<uint16_t>(row, k, c, group);
       break;
     case DType::kQ4_0:
-      if (kind == PackedKind::kQ4) {
-        blocks([&](auto... args) { fits &= PackQ4_0(args...); });
-      } else {
-        blocks([](const uint8_t* block, size_t column, uint8_t* record) {
-          PackNibblesAsBytes(block, block + 2, 0, 8, column, record);
-        });
-      }
+      blocks(PackQ4_0);
       break;
     case DType::kQ4_1:
       blocks(PackQ4_1);
@@ -334,7 +317,6 @@ bool PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t
       blocks(PackIQ4_XS);
       break;
   }
-  return fits;
 }
 
 }  // namespace
@@ -353,21 +335,18 @@ PackedMatrix PackedMatrix::Pack(const TensorView& source, Workers& workers) {
   PackedMatrix m;
   m.outputs_ = static_cast<uint32_t>(source.rows);
   m.k_ = static_cast<uint32_t>(source.cols);
-  // Q4_0 with a scale too large for kQ4 is packed again as kQ8, which holds any scale.
-  for (m.kind_ = KindOf(source.dtype);; m.kind_ = PackedKind::kQ8) {
-    const RecordLayout layout = Record(m.kind_);
-    m.group_bytes_ = source.cols / layout.steps * layout.bytes;
-    m.data_ = AlignedBuffer(MulOrThrow(m.n_groups(), m.group_bytes_, "packed matrix"));
-    std::atomic<bool> fits = true;
-    workers.Run(m.n_groups(), [&](size_t g, size_t) {
-      uint8_t* group = m.data_.data() + g * m.group_bytes_;
-      const uint64_t end = std::min<uint64_t>(source.rows, (g + 1) * kGroup);
-      for (uint64_t output = g * kGroup; output < end; ++output) {
-        if (!PackRow(source, output, m.kind_, group)) fits = false;
-      }
-    });
-    if (fits) return m;
-  }
+  m.kind_ = KindOf(source.dtype);
+  const RecordLayout layout = Record(m.kind_);
+  m.group_bytes_ = source.cols / layout.steps * layout.bytes;
+  m.data_ = AlignedBuffer(MulOrThrow(m.n_groups(), m.group_bytes_, "packed matrix"));
+  workers.Run(m.n_groups(), [&](size_t g, size_t) {
+    uint8_t* group = m.data_.data() + g * m.group_bytes_;
+    const uint64_t end = std::min<uint64_t>(source.rows, (g + 1) * kGroup);
+    for (uint64_t output = g * kGroup; output < end; ++output) {
+      PackRow(source, output, m.kind_, group);
+    }
+  });
+  return m;
 }
 
 PackedGroups PackedMatrix::Groups(size_t first, size_t n) const {
@@ -378,7 +357,8 @@ PackedGroups PackedMatrix::Groups(size_t first, size_t n) const {
 Activations::Activations(size_t max_rows, size_t max_k)
     : q_(2 * max_rows * RoundUp<size_t>(max_k, kActBlock)),
       scale_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
-      scaled_sum_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)) {}
+      scaled_sum_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
+      half_sums_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(int32_t)) {}
 
 void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x,
                       Terms terms) {
@@ -388,7 +368,9 @@ void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute,
   if (!is_quantized_) return;
   const size_t blocks = x.dim / kActBlock, rows = x.count * this->terms();
   CHECK(rows * x.dim <= q_.size() && rows * blocks * sizeof(float) <= scale_.size());
-  quantized_ = {q_.as<int8_t>(), scale_.as<float>(), scaled_sum_.as<float>(), x.dim, blocks};
+  quantized_ = {
+      q_.as<int8_t>(), scale_.as<float>(), scaled_sum_.as<float>(), half_sums_.as<int32_t>(), x.dim,
+      blocks};
   constexpr size_t kFloatsOfTask = 16384;  // about 4 us
   const size_t rows_of_task = std::max<size_t>(1, kFloatsOfTask / x.dim);
   workers.Run(DivideUp(x.count, rows_of_task), [&](size_t task, size_t) {
@@ -407,7 +389,8 @@ void Activations::QuantizeRow(const Kernels& kernels, size_t row) const {
   const auto quantize = [&](const float* values, size_t n, size_t out_row, size_t begin) {
     const size_t block = out_row * blocks + begin / kActBlock;
     kernels.matmul.quantize_row(values, n, q_.as<int8_t>() + out_row * dim + begin,
-                                scale_.as<float>() + block, scaled_sum_.as<float>() + block);
+                                scale_.as<float>() + block, scaled_sum_.as<float>() + block,
+                                half_sums_.as<int32_t>() + block);
   };
   if (terms_ == Terms::kOne) return quantize(x, dim, first, 0);
   for (size_t begin = 0; begin < dim; begin += kPiece) {
@@ -489,8 +472,9 @@ size_t Product(const Kernels& kernels, const Activations& x, const PackedMatrix&
     return 1;
   }
   const size_t first = row * x.terms();
-  const QuantizedRows rows = {q->q + first * q->stride, q->scale + first * q->blocks,
-                              q->scaled_sum + first * q->blocks, q->stride, q->blocks};
+  const size_t block = first * q->blocks;
+  const QuantizedRows rows = {q->q + first * q->stride, q->scale + block, q->scaled_sum + block,
+                              q->half_sums + block,     q->stride,        q->blocks};
   kernels.matmul.fast[kind](groups, rows, n * x.terms(), out, stride);
   return x.terms();
 }

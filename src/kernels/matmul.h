@@ -57,7 +57,9 @@ class Activations {
   // Null if not quantized. Row r's terms are rows r * terms() and following.
   const QuantizedRows* quantized() const { return is_quantized_ ? &quantized_ : nullptr; }
   size_t terms() const { return static_cast<size_t>(terms_); }
-  size_t bytes() const { return q_.size() + scale_.size() + scaled_sum_.size(); }
+  size_t bytes() const {
+    return q_.size() + scale_.size() + scaled_sum_.size() + half_sums_.size();
+  }
 
  private:
   void QuantizeRow(const Kernels& kernels, size_t row) const;
@@ -66,7 +68,7 @@ class Activations {
   Terms terms_ = Terms::kOne;
   bool is_quantized_ = false;
   QuantizedRows quantized_ = {};
-  AlignedBuffer q_, scale_, scaled_sum_;
+  AlignedBuffer q_, scale_, scaled_sum_, half_sums_;
 };
 
 struct MatMulJob {

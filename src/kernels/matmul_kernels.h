@@ -12,11 +12,12 @@
 //          16 f16 scales
 //   kQ4    per 32 steps: 4 x 64 B of nibbles (low half: block s, high half: block s + 4),
 //          16 f16 scales, 16 f16 minima: w = scale * nibble + min
+//   kQ4S   per 32 steps: 4 x 64 B of nibbles as in kQ4, 16 f16 scales: w = scale * (nibble - 8)
 //   kQ5    per 32 steps: 4 x 64 B of nibbles as in kQ4, 64 B of fifth bits (bit s of byte 4c + j:
 //          output c, step 4s + j), 16 f32 scales, 16 f32 minima: w = scale * q + min
-//   kIQ4   per 32 steps: 4 x 64 B of nibbles as in kQ4, 16 f32 scales: w = scale *
-//   kIQ4Table[nibble] kQ2K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 2 x 64 B of q
-//   (bits 2i and 2i + 1
+//   kIQ4   per 32 steps: 4 x 64 B of nibbles as in kQ4, 16 f32 scales:
+//          w = scale * kIQ4Table[nibble]
+//   kQ2K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 2 x 64 B of q (bits 2i and 2i + 1
 //          of byte 4c + j of half h: output c, step 4 (4h + i) + j) and 2 x 16 u8 (one per 16
 //          steps: scale, minimum << 4): w = d * scale * q - dmin * minimum
 //   kQ4K   per 256 steps: 16 f16 d, 16 f16 dmin, then 8 parts of 256 B of nibbles, 16 u8 scales,
@@ -25,10 +26,9 @@
 //          high bits, 2 x 16 i8 scales (one per 16 steps): w = d * scale * (q - 32). Bits 2i and
 //          2i + 1 of byte 4c + j of high half h belong to output c, step 4 (4h + i) + j.
 //
-// Q4_0 becomes kQ4 with min = -8 * scale (kQ8 if -8 * scale of some block is no finite f16), Q4_1
-// kQ4, Q8_0 kQ8, Q5_0 kQ8 (w in -16..15), Q5_1 and Q5_K kQ5, IQ4_NL and IQ4_XS kIQ4 (the products
-// d * scale of K blocks are exact in f32), Q3_K kQ6K (w in -4..3). Outputs beyond the last one are
-// zeros.
+// Q4_0 becomes kQ4S, Q4_1 kQ4, Q8_0 kQ8, Q5_0 kQ8 (w in -16..15), Q5_1 and Q5_K kQ5, IQ4_NL and
+// IQ4_XS kIQ4 (the products d * scale of K blocks are exact in f32), Q3_K kQ6K (w in -4..3).
+// Outputs beyond the last one are zeros.
 //
 // Exact arithmetic (--compute f32): weights expanded to f32 as ggml's types define them (equal
 // values; a zero may differ in sign), times f32 activations, one MulAdd chain per output element in
@@ -48,8 +48,8 @@
 
 namespace kvasir {
 
-enum class PackedKind : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kQ4K, kQ6K, kQ5, kIQ4, kQ2K };
-inline constexpr int kPackedKinds = 10;
+enum class PackedKind : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kQ4K, kQ6K, kQ5, kIQ4, kQ2K, kQ4S };
+inline constexpr int kPackedKinds = 11;
 inline constexpr uint32_t kGroup = 16;     // outputs in a group
 inline constexpr uint32_t kActBlock = 32;  // steps of K that share one activation scale
 
@@ -76,6 +76,8 @@ constexpr RecordLayout Record(PackedKind kind) {
       return {32, 256 + 64 + 2 * 64};
     case PackedKind::kIQ4:
       return {32, 256 + 64};
+    case PackedKind::kQ4S:
+      return {32, 256 + 32};
     case PackedKind::kQ2K:
       break;
   }
@@ -111,12 +113,16 @@ struct QuantizedRows {
   const int8_t* q;          // [n][k], rows `stride` bytes apart (a multiple of 32)
   const float* scale;       // [n][k / 32]
   const float* scaled_sum;  // [n][k / 32]: scale * the sum of the block's q
-  size_t stride, blocks;    // blocks = k / 32
+  // [n][k / 32]: the sums of q over the first and the second 16 steps, as int16 in the low and the
+  // high half.
+  const int32_t* half_sums;
+  size_t stride, blocks;  // blocks = k / 32
 };
 
 struct MatMulKernels {
   // Quantizes one row of k floats (k a multiple of 32).
-  void (*quantize_row)(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum);
+  void (*quantize_row)(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
+                       int32_t* half_sums);
   // out[r * out_stride + 16 g + c] for rows r < n and all groups; null for float kinds.
   void (*fast[kPackedKinds])(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
                              size_t out_stride);

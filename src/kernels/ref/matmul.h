@@ -36,13 +36,13 @@ inline WeightBlock ReadBlock(DType dtype, const uint8_t* row, size_t b, float* w
       const bool has_min = dtype == DType::kQ4_1;
       const uint8_t* p = row + b * (has_min ? 20 : 18);
       block.scale = HalfAt(p);
-      block.min = has_min ? HalfAt(p + 2) : -8 * block.scale;
-      block.has_min = true;
+      block.min = has_min ? HalfAt(p + 2) : 0;
+      block.has_min = has_min;
       for (size_t i = 0; i < 32; ++i) {
         const uint8_t byte = p[(has_min ? 4 : 2) + i % 16];
-        block.q[i] = i < 16 ? byte & 15 : byte >> 4;
-        expanded[i] = has_min ? block.scale * static_cast<float>(block.q[i]) + block.min
-                              : block.scale * static_cast<float>(block.q[i] - 8);
+        block.q[i] = (i < 16 ? byte & 15 : byte >> 4) - (has_min ? 0 : 8);
+        expanded[i] = block.scale * static_cast<float>(block.q[i]);
+        if (has_min) expanded[i] += block.min;
       }
       break;
     }

@@ -6,7 +6,8 @@
 
 namespace kvasir::KVASIR_SIMD {
 
-void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum);
+void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
+                 int32_t* half_sums);
 void FillExact(kvasir::MatMulKernels* table);
 void FillFast(kvasir::MatMulKernels* table);
 

@@ -83,6 +83,16 @@ struct Expand<PackedKind::kQ4> {
 };
 
 template <>
+struct Expand<PackedKind::kQ4S> {
+  static void Record(const uint8_t* p, size_t v, float* out) {
+    const F32 scale = LoadHalves(p + record::kQ4Scales + 16 * v);
+    ForEachNibble(p, v, [=](size_t step, U32 q) {
+      Store(Mul(scale, Sub(ToF32(q), Set(8.0f))), out + step * kGroup);
+    });
+  }
+};
+
+template <>
 struct Expand<PackedKind::kQ4K> {
   static void Record(const uint8_t* p, size_t v, float* out) {
     const F32 d = LoadHalves(p + 16 * v);
@@ -272,6 +282,7 @@ void FillExact(kvasir::MatMulKernels* table) {
   set(PackedKind::kBF16, Exact<PackedKind::kBF16>);
   set(PackedKind::kQ8, Exact<PackedKind::kQ8>);
   set(PackedKind::kQ4, Exact<PackedKind::kQ4>);
+  set(PackedKind::kQ4S, Exact<PackedKind::kQ4S>);
   set(PackedKind::kQ4K, Exact<PackedKind::kQ4K>);
   set(PackedKind::kQ6K, Exact<PackedKind::kQ6K>);
   set(PackedKind::kQ5, Exact<PackedKind::kQ5>);

@@ -20,7 +20,7 @@
 // GCC would spill the accumulators of the straight-line code: Pin() keeps their order.
 #include "kernels/simd/target.h"
 
-#if defined(KVASIR_X86)
+#if defined(KVASIR_TARGET_AVX2)
 
 #include <immintrin.h>
 #include <string.h>
@@ -55,7 +55,18 @@ struct Activations {
   size_t q_stride;  // bytes between rows
   const float* scale;
   const float* scaled_sum;
+  const int32_t* half_sums;
   size_t blocks;  // scales between rows
+
+  Activations At(size_t row, size_t part) const {
+    const size_t at = row * blocks + part;
+    return {q + row * q_stride + part * kActBlock,
+            q_stride,
+            scale + at,
+            scaled_sum + at,
+            half_sums + at,
+            blocks};
+  }
 };
 
 // ---- forms read in place -----------------------------------------------------------------------
@@ -131,6 +142,22 @@ struct PackedQ4 {
   }
   __m256 Scale(int v) const { return LoadHalf(p + record::kQ4Scales + 16 * v); }
   __m256 Min(int v) const { return LoadHalf(p + record::kQ4Minima + 16 * v); }
+};
+
+struct PackedQ4S {
+  static constexpr int kMostRows = 3;
+  static constexpr bool kMinima = false;
+  static constexpr bool kWideActivations = false;
+  static constexpr size_t kPartsOfRecord = 1;
+  static constexpr int kOffset = 8;  // weights are nibbles - 8
+  const uint8_t* p;
+  PackedQ4S(const uint8_t* record, size_t) : p(record) {}
+  template <int kRows>
+  void Dot(const int8_t* a, size_t stride, __m256i (&dot)[kRows][2]) const {
+    DotNibbles<kRows>(p, a, stride, dot);
+  }
+  __m256 Scale(int v) const { return LoadHalf(p + record::kQ4Scales + 16 * v); }
+  __m256 Min(int) const { return _mm256_setzero_ps(); }
 };
 
 struct PackedQ4K {
@@ -308,18 +335,6 @@ struct PackedQ6K {
   __m256 Min(int) const { return _mm256_setzero_ps(); }
 };
 
-// The sums of 16 activations each, as two int16 in every lane.
-inline __m256i HalfSums(const int8_t* a) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), LoadBytes(a));
-  const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  const __m256i eights = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, 0xb1));
-  const __m256i halves = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0x4e));
-  const int first = _mm_cvtsi128_si32(_mm256_castsi256_si128(halves));
-  const int second = _mm_cvtsi128_si32(_mm256_extracti128_si256(halves, 1));
-  return _mm256_set1_epi32((first & 0xffff) |
-                           static_cast<int>(static_cast<unsigned>(second) << 16));
-}
-
 struct PackedQ2K {
   static constexpr int kMostRows = 3;
   static constexpr bool kMinima = false;  // those of Tile(): here they have two to a part
@@ -416,6 +431,7 @@ struct UnsignedTile {
     StoreFactors(from, to);
   }
   static void Expand(const PackedQ4& from, uint8_t* to) { Expand(from, from.p, to); }
+  static void Expand(const PackedQ4S& from, uint8_t* to) { Expand(from, from.p, to); }
   static void Expand(const PackedQ4K& from, uint8_t* to) { Expand(from, from.part, to); }
   static void Expand(const PackedQ5& from, uint8_t* to) {
 #pragma GCC unroll 8
@@ -436,6 +452,13 @@ struct UnsignedTile {
   static void StoreBytes(__m256i v, uint8_t* p) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(p), v);
   }
+};
+
+// Nibbles - 8.
+struct OffsetTile : UnsignedTile<4> {
+  using UnsignedTile::UnsignedTile;
+  static constexpr bool kMinima = false;
+  static constexpr int kOffset = 8;
 };
 
 // int16 weights, two steps of eight outputs to a vector: 16 x 64 B, then f32 scales. Activations
@@ -519,6 +542,13 @@ inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Ac
     const Form form(w + b / Form::kPartsOfRecord * record_bytes, b % Form::kPartsOfRecord);
     __m256i dot[kRows][2];
     form.template Dot<kRows>(x.q + b * kBytesOfBlock, x.q_stride, dot);
+    if constexpr (requires { Form::kOffset; }) {
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i start = _mm256_madd_epi16(Broadcast(x.half_sums + r * x.blocks + b),
+                                                _mm256_set1_epi16(-Form::kOffset));
+        for (int v = 0; v < 2; ++v) dot[r][v] = _mm256_add_epi32(dot[r][v], start);
+      }
+    }
     for (int r = 0; r < kRows; ++r) {
       const __m256 scale = _mm256_broadcast_ss(x.scale + r * x.blocks + b);
       for (int v = 0; v < 2; ++v) {
@@ -530,7 +560,7 @@ inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Ac
         for (int v = 0; v < 2; ++v) sum[r][v] = _mm256_fmadd_ps(form.Min(v), scaled_sum, sum[r][v]);
       }
       if constexpr (requires { &Form::DotMinima; }) {
-        const __m256i half_sums = HalfSums(x.q + r * x.q_stride + b * kBytesOfBlock);
+        const __m256i half_sums = Broadcast(x.half_sums + r * x.blocks + b);
         for (int v = 0; v < 2; ++v) {
           sum[r][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(form.DotMinima(half_sums, v)),
                                       _mm256_mul_ps(form.Min(v), scale), sum[r][v]);
@@ -549,9 +579,8 @@ void AllRows(const uint8_t* w, size_t record_bytes, size_t n_parts, const Activa
   size_t r = 0;
   const auto tiles = [&]<int kRows>() {
     for (; n - r >= kRows; r += kRows) {
-      const Activations rows = {x.q + r * x.q_stride, x.q_stride, x.scale + r * x.blocks,
-                                x.scaled_sum + r * x.blocks, x.blocks};
-      Tile<Form, kRows>(w, record_bytes, n_parts, rows, out + r * out_stride, out_stride, first);
+      Tile<Form, kRows>(w, record_bytes, n_parts, x.At(r, 0), out + r * out_stride, out_stride,
+                        first);
     }
   };
   if constexpr (Form::kMostRows > 3) tiles.template operator()<Form::kMostRows>();
@@ -577,6 +606,10 @@ void WidenActivations(const QuantizedRows& x, size_t row, size_t n, size_t first
   }
 }
 
+inline Activations View(const QuantizedRows& x) {
+  return {x.q, x.stride, x.scale, x.scaled_sum, x.half_sums, x.blocks};
+}
+
 template <PackedKind kKind, typename Packed, typename Expanded>
 void ManyRows(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
               size_t out_stride) {
@@ -591,9 +624,7 @@ void ManyRows(const PackedGroups& w, const QuantizedRows& x, size_t n, float* ou
     const size_t rows = n - row < kRowBlock ? n - row : kRowBlock;
     for (size_t first = 0; first < blocks; first += step) {
       const size_t parts = blocks - first < step ? blocks - first : step;
-      Activations a = {x.q + row * x.stride + first * kActBlock, x.stride,
-                       x.scale + row * x.blocks + first, x.scaled_sum + row * x.blocks + first,
-                       x.blocks};
+      Activations a = View(x).At(row, first);
       if constexpr (Expanded::kWideActivations) {
         WidenActivations(x, row, rows, first, parts, wide);
         a.q = reinterpret_cast<const int8_t*>(wide);
@@ -623,8 +654,7 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
     }
   }
   for (size_t g = 0; g < w.n_groups; ++g) {
-    AllRows<Packed>(w.data + g * w.group_bytes, Record(kKind).bytes, w.k / kActBlock,
-                    Activations{x.q, x.stride, x.scale, x.scaled_sum, x.blocks}, n,
+    AllRows<Packed>(w.data + g * w.group_bytes, Record(kKind).bytes, w.k / kActBlock, View(x), n,
                     out + g * kGroup, out_stride, true);
   }
 }
@@ -635,6 +665,7 @@ void FillFast(kvasir::MatMulKernels* table) {
   const auto set = [table](PackedKind kind, auto* f) { table->fast[static_cast<int>(kind)] = f; };
   set(PackedKind::kQ8, Fast<PackedKind::kQ8, PackedQ8, WideTile>);
   set(PackedKind::kQ4, Fast<PackedKind::kQ4, PackedQ4, UnsignedTile<4>>);
+  set(PackedKind::kQ4S, Fast<PackedKind::kQ4S, PackedQ4S, OffsetTile>);
   set(PackedKind::kQ4K, Fast<PackedKind::kQ4K, PackedQ4K, UnsignedTile<4>>);
   set(PackedKind::kQ6K, Fast<PackedKind::kQ6K, PackedQ6K, WideTile>);
   set(PackedKind::kQ5, Fast<PackedKind::kQ5, PackedQ5, UnsignedTile<5>>);

@@ -105,6 +105,12 @@ void ExpandPart(const uint8_t* p, size_t b, Part* part) {
       for (size_t i = 0; i < 4 * kGroup; ++i) part->q[s][i] = kIQ4Table[part->q[s][i]];
     }
     memcpy(part->scale, p + record::kIQ4Scales, sizeof(part->scale));
+  } else if constexpr (kKind == PackedKind::kQ4S) {
+    ExpandNibbles(p, part);
+    for (auto& steps : part->q) {
+      for (int16_t& q : steps) q = static_cast<int16_t>(q - 8);
+    }
+    for (size_t c = 0; c < kGroup; ++c) part->scale[c] = Half(p + record::kQ4Scales + 2 * c);
   } else if constexpr (kKind == PackedKind::kQ4) {
     ExpandNibbles(p, part);
     for (size_t c = 0; c < kGroup; ++c) {
@@ -222,6 +228,7 @@ void FillFast(kvasir::MatMulKernels* table) {
   const auto set = [table](PackedKind kind, auto* f) { table->fast[static_cast<int>(kind)] = f; };
   set(PackedKind::kQ8, Fast<PackedKind::kQ8>);
   set(PackedKind::kQ4, Fast<PackedKind::kQ4>);
+  set(PackedKind::kQ4S, Fast<PackedKind::kQ4S>);
   set(PackedKind::kQ4K, Fast<PackedKind::kQ4K>);
   set(PackedKind::kQ6K, Fast<PackedKind::kQ6K>);
   set(PackedKind::kQ5, Fast<PackedKind::kQ5>);

@@ -23,6 +23,11 @@ inline Scaling ScalingOf(uint32_t amax_bits) {
   return {amax / 127.0f, 127.0f / amax};
 }
 
+inline int32_t Pack(int32_t first, int32_t second) {
+  return static_cast<int32_t>((static_cast<uint32_t>(first) & 0xffff) |
+                              static_cast<uint32_t>(second) << 16);
+}
+
 #if defined(KVASIR_X86)
 
 inline uint32_t LargestLane(__m256i v) {
@@ -32,16 +37,19 @@ inline uint32_t LargestLane(__m256i v) {
   return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
 }
 
-inline int32_t SumOfBytes(__m256i q) {
+struct HalfSums {
+  int32_t first, second;
+};
+inline HalfSums SumsOfBytes(__m256i q) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
-  const __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256(quads, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-  return _mm_cvtsi128_si32(s);
+  __m256i s = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+  return {_mm_cvtsi128_si32(_mm256_castsi256_si128(s)),
+          _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1))};
 }
 
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   __m256 v[4];
   __m256i largest = _mm256_setzero_si256();
@@ -61,13 +69,15 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
     bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
-  *scaled_sum = s.scale * static_cast<float>(SumOfBytes(bytes));
+  const HalfSums sums = SumsOfBytes(bytes);
+  *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
+  *half_sums = Pack(sums.first, sums.second);
   return s.scale;
 }
 
 #else
 
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
   uint32_t largest = 0;
   for (size_t i = 0; i < kActBlock; ++i) {
     uint32_t bits;
@@ -76,13 +86,14 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
     largest = bits > largest ? bits : largest;
   }
   const Scaling s = ScalingOf(largest);
-  int32_t total = 0;
+  int32_t sums[2] = {0, 0};
   for (size_t i = 0; i < kActBlock; ++i) {
     const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
     q[i] = s.inverse == 0.0f ? 0 : static_cast<int8_t>((x[i] * s.inverse + magic) - magic);
-    total += q[i];
+    sums[i / (kActBlock / 2)] += q[i];
   }
-  *scaled_sum = s.scale * static_cast<float>(total);
+  *scaled_sum = s.scale * static_cast<float>(sums[0] + sums[1]);
+  *half_sums = Pack(sums[0], sums[1]);
   return s.scale;
 }
 
@@ -90,9 +101,10 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum) {
 
 }  // namespace
 
-void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum) {
+void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
+                 int32_t* half_sums) {
   for (size_t b = 0; b < k / kActBlock; ++b) {
-    scale[b] = QuantizeBlock(x + b * kActBlock, q + b * kActBlock, scaled_sum + b);
+    scale[b] = QuantizeBlock(x + b * kActBlock, q + b * kActBlock, scaled_sum + b, half_sums + b);
   }
 }
 

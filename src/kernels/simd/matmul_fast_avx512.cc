@@ -1,0 +1,393 @@
+// Fast products on AVX-512 with VNNI. A *form* says how 32 steps of a group's 16 outputs ("a part")
+// become eight vectors of unsigned bytes, byte 4c + j of vector s for output c, step 4s + j: what
+// vpdpbusd multiplies with four activations that are broadcast to all outputs. A form whose bytes
+// are w + kOffset starts its integer sums at -kOffset * the sum of the activations; sums of 32
+// steps are exact, and Tile() folds all forms alike.
+//
+// Records are read where they are, whatever the number of rows: the weights of a part are unpacked
+// in registers once for a tile of up to six rows by two groups, whose sums fill the 32 registers.
+// GCC would spill them: Pin() keeps their order.
+#include "kernels/simd/target.h"
+
+#if defined(KVASIR_TARGET_AVX512)
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/simd/matmul.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+namespace {
+
+inline void Pin(__m512i& v) { asm volatile("" : "+v"(v)); }
+
+inline __m512i LoadBytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline __m512i Broadcast(const void* p) {
+  int32_t value;
+  memcpy(&value, p, sizeof(value));
+  return _mm512_set1_epi32(value);
+}
+inline __m512 LoadHalves(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline __m512 LoadFloats(const uint8_t* p) { return _mm512_loadu_ps(p); }
+inline __m512i LoadU8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m512 Negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)); }
+inline __m512i LowNibbles(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+// Block s of eight, whose nibbles lie as in kQ4.
+inline __m512i Nibbles(const uint8_t* p, int s) {
+  const __m512i packed = LoadBytes(p + 64 * (s % 4));
+  return LowNibbles(s < 4 ? packed : _mm512_srli_epi16(packed, 4));
+}
+
+// ---- forms -------------------------------------------------------------------------------------
+//
+// kHalves: each half of a part has an integer factor of its own, Factor(half) in f32.
+
+struct FormOfBlocks {
+  static constexpr size_t kPartsOfRecord = 1;
+  static constexpr int kOffset = 0;
+  static constexpr bool kMinima = false, kHalves = false, kHalfMinima = false;
+  const uint8_t* p;
+  void Set(const uint8_t* record, size_t) { p = record; }
+  __m512 Min() const { return _mm512_setzero_ps(); }
+  __m512 Factor(int) const { return _mm512_setzero_ps(); }
+};
+
+struct FormQ8 : FormOfBlocks {
+  static constexpr int kOffset = 128;
+  __m512i Weights(int s) const { return LoadBytes(p + 64 * s); }
+  __m512 Scale() const { return LoadHalves(p + record::kQ8Scales); }
+};
+
+struct FormQ4S : FormOfBlocks {
+  static constexpr int kOffset = 8;
+  __m512i Weights(int s) const { return Nibbles(p, s); }
+  __m512 Scale() const { return LoadHalves(p + record::kQ4Scales); }
+};
+
+struct FormQ4 : FormOfBlocks {
+  static constexpr bool kMinima = true;
+  __m512i Weights(int s) const { return Nibbles(p, s); }
+  __m512 Scale() const { return LoadHalves(p + record::kQ4Scales); }
+  __m512 Min() const { return LoadHalves(p + record::kQ4Minima); }
+};
+
+struct FormQ5 : FormOfBlocks {
+  static constexpr bool kMinima = true;
+  __m512i Weights(int s) const {
+    const __m512i high = LoadBytes(p + record::kQ5High);
+    const __m512i fifth = s <= 4 ? _mm512_slli_epi16(high, 4 - s) : _mm512_srli_epi16(high, s - 4);
+    // (fifth & 16) | nibbles
+    return _mm512_ternarylogic_epi32(Nibbles(p, s), fifth, _mm512_set1_epi8(16), 0xf8);
+  }
+  __m512 Scale() const { return LoadFloats(p + record::kQ5Scales); }
+  __m512 Min() const { return LoadFloats(p + record::kQ5Minima); }
+};
+
+struct FormIQ4 : FormOfBlocks {
+  static constexpr int kOffset = 128;
+  __m512i Weights(int s) const {
+    const __m128i table = _mm_xor_si128(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kIQ4Table)), _mm_set1_epi8(-128));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), Nibbles(p, s));
+  }
+  __m512 Scale() const { return LoadFloats(p + record::kIQ4Scales); }
+};
+
+struct FormOfParts {
+  static constexpr size_t kPartsOfRecord = 8;
+  static constexpr int kOffset = 0;
+  static constexpr bool kMinima = false, kHalves = false, kHalfMinima = false;
+  const uint8_t* p;
+  const uint8_t* part;
+  __m512 Min() const { return _mm512_setzero_ps(); }
+  __m512 Factor(int) const { return _mm512_setzero_ps(); }
+};
+
+struct FormQ4K : FormOfParts {
+  static constexpr bool kMinima = true;
+  void Set(const uint8_t* record, size_t b) {
+    p = record;
+    part = record + record::kQ4KParts + b * record::kQ4KPartBytes;
+  }
+  __m512i Weights(int s) const { return Nibbles(part, s); }
+  __m512 Scale() const {
+    return _mm512_mul_ps(LoadHalves(p), _mm512_cvtepi32_ps(LoadU8(part + record::kQ4KScales)));
+  }
+  __m512 Min() const {
+    return Negative(_mm512_mul_ps(LoadHalves(p + record::kQ4KMinimum),
+                                  _mm512_cvtepi32_ps(LoadU8(part + record::kQ4KMinima))));
+  }
+};
+
+struct FormQ6K : FormOfParts {
+  static constexpr int kOffset = 32;
+  static constexpr bool kHalves = true;
+  void Set(const uint8_t* record, size_t b) {
+    p = record;
+    part = record + record::kQ6KParts + b * record::kQ6KPartBytes;
+  }
+  __m512i Weights(int s) const {
+    const __m512i high = LoadBytes(part + record::kQ6KHigh + 64 * (s / 4));
+    const int up = 4 - 2 * (s % 4);
+    const __m512i top = up >= 0 ? _mm512_slli_epi16(high, up) : _mm512_srli_epi16(high, -up);
+    // (top & 0x30) | nibbles
+    return _mm512_ternarylogic_epi32(Nibbles(part, s), top, _mm512_set1_epi8(0x30), 0xf8);
+  }
+  __m512 Scale() const { return LoadHalves(p); }
+  __m512 Factor(int half) const {
+    const uint8_t* scales = part + record::kQ6KScales + kGroup * static_cast<size_t>(half);
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))));
+  }
+};
+
+struct FormQ2K : FormOfParts {
+  static constexpr bool kHalves = true, kHalfMinima = true;
+  void Set(const uint8_t* record, size_t b) {
+    p = record;
+    part = record + record::kQ2KParts + b * record::kQ2KPartBytes;
+  }
+  __m512i Weights(int s) const {
+    const __m512i packed = LoadBytes(part + 64 * (s / 4));
+    return _mm512_and_si512(_mm512_srli_epi16(packed, 2 * (s % 4)), _mm512_set1_epi8(3));
+  }
+  __m512i Factors(int half) const {
+    return LoadU8(part + record::kQ2KFactors + kGroup * static_cast<size_t>(half));
+  }
+  __m512 Scale() const { return LoadHalves(p); }
+  __m512 Min() const { return Negative(LoadHalves(p + record::kQ2KMinimum)); }
+  __m512 Factor(int half) const {
+    return _mm512_cvtepi32_ps(_mm512_and_si512(Factors(half), _mm512_set1_epi32(15)));
+  }
+  // Minima of both halves, as two int16 in every lane.
+  __m512i HalfMinima() const {
+    return _mm512_or_si512(_mm512_srli_epi32(Factors(0), 4),
+                           _mm512_slli_epi32(_mm512_srli_epi32(Factors(1), 4), 16));
+  }
+};
+
+// ---- loops -------------------------------------------------------------------------------------
+
+// Activations from the first row of a tile on.
+struct Activations {
+  const int8_t* q;
+  size_t stride;
+  const float* scale;
+  const float* scaled_sum;
+  const int32_t* half_sums;
+  size_t blocks;
+
+  Activations Row(size_t r) const {
+    return {q + r * stride,         stride, scale + r * blocks, scaled_sum + r * blocks,
+            half_sums + r * blocks, blocks};
+  }
+};
+
+// dot += blocks [kFirst, kFirst + kCount) of four steps.
+template <int kFirst, int kCount, typename Form, int R, int G>
+inline void AddBlocks(const Form (&form)[G], const int8_t* q, size_t stride, __m512i (&dot)[R][G]) {
+#pragma GCC unroll 8
+  for (int s = kFirst; s < kFirst + kCount; ++s) {
+    __m512i w[G];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) w[g] = form[g].Weights(s);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const __m512i a = Broadcast(q + static_cast<size_t>(r) * stride + 4 * s);
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) {
+        dot[r][g] = _mm512_dpbusd_epi32(dot[r][g], w[g], a);
+        Pin(dot[r][g]);
+      }
+    }
+  }
+}
+
+// The integer sums of all 32 steps of R rows, as floats; of halves with their factors.
+template <typename Form, int R, int G>
+inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (&product)[R][G]) {
+  const int8_t* q = x.q + b * kActBlock;
+  __m512i dot[R][G];
+  if constexpr (!Form::kHalves) {
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      __m512i start = _mm512_setzero_si512();
+      if constexpr (Form::kOffset != 0) {
+        start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks + b),
+                                  _mm512_set1_epi16(-Form::kOffset));
+      }
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) dot[r][g] = start;
+    }
+    AddBlocks<0, 8>(form, q, x.stride, dot);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) product[r][g] = _mm512_cvtepi32_ps(dot[r][g]);
+    }
+  } else {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        __m512i start = _mm512_setzero_si512();
+        if constexpr (Form::kOffset != 0) {
+          const int32_t factor = half == 0 ? -Form::kOffset & 0xffff : -Form::kOffset * 65536;
+          start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks + b),
+                                    _mm512_set1_epi32(factor));
+        }
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) dot[r][g] = start;
+      }
+      if (half == 0) {
+        AddBlocks<0, 4>(form, q, x.stride, dot);
+      } else {
+        AddBlocks<4, 4>(form, q, x.stride, dot);
+      }
+      __m512 factor[G];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) factor[g] = form[g].Factor(half);
+      // All of it below 2^24: exact in f32.
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) {
+          const __m512 d = _mm512_cvtepi32_ps(dot[r][g]);
+          product[r][g] = half == 0 ? _mm512_mul_ps(d, factor[g])
+                                    : _mm512_fmadd_ps(d, factor[g], product[r][g]);
+        }
+      }
+    }
+  }
+}
+
+// R rows of G consecutive groups over all parts.
+template <typename Form, int R, int G>
+void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
+          float* out, size_t out_stride) {
+  const uint8_t* groups = w.data + group * w.group_bytes;
+  __m512 sum[R][G];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) sum[r][g] = _mm512_setzero_ps();
+  }
+  for (size_t b = 0; b < x.blocks; ++b) {
+    const size_t offset = b / Form::kPartsOfRecord * record_bytes;
+    Form form[G];
+    for (size_t g = 0; g < G; ++g) {
+      form[g].Set(groups + g * w.group_bytes + offset, b % Form::kPartsOfRecord);
+    }
+    __m512 product[R][G];
+    Dots<Form, R, G>(form, x, b, product);
+    __m512 scale[G];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) scale[g] = form[g].Scale();
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const size_t at = static_cast<size_t>(r) * x.blocks + b;
+      const __m512 a_scale = _mm512_set1_ps(x.scale[at]);
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) {
+        sum[r][g] = _mm512_fmadd_ps(product[r][g], _mm512_mul_ps(scale[g], a_scale), sum[r][g]);
+      }
+    }
+    if constexpr (Form::kMinima) {
+      __m512 min[G];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) min[g] = form[g].Min();
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const __m512 scaled_sum =
+            _mm512_set1_ps(x.scaled_sum[static_cast<size_t>(r) * x.blocks + b]);
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) sum[r][g] = _mm512_fmadd_ps(min[g], scaled_sum, sum[r][g]);
+      }
+    }
+    if constexpr (Form::kHalfMinima) {
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) {
+        const __m512i minima = form[g].HalfMinima();
+        const __m512 min = form[g].Min();
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) {
+          const size_t at = static_cast<size_t>(r) * x.blocks + b;
+          const __m512 dot =
+              _mm512_cvtepi32_ps(_mm512_madd_epi16(minima, Broadcast(x.half_sums + at)));
+          const __m512 factor = _mm512_mul_ps(min, _mm512_set1_ps(x.scale[at]));
+          sum[r][g] = _mm512_fmadd_ps(dot, factor, sum[r][g]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      _mm512_storeu_ps(out + static_cast<size_t>(r) * out_stride + kGroup * g, sum[r][g]);
+    }
+  }
+}
+
+// Halves need a second set of sums.
+template <typename Form>
+constexpr size_t kMostRows = Form::kHalves ? 4 : 6;
+
+template <typename Form, int G, int R>
+void RowsUpTo(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
+              size_t n, float* out, size_t out_stride) {
+  if (n == R) return Tile<Form, R, G>(w, group, record_bytes, x, out, out_stride);
+  if constexpr (R > 1) {
+    RowsUpTo<Form, G, R - 1>(w, group, record_bytes, x, n, out, out_stride);
+  }
+}
+
+// All rows of G groups, in tiles of about equal height.
+template <typename Form, int G>
+void AllRows(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
+             size_t n, float* out, size_t out_stride) {
+  constexpr size_t kMost = kMostRows<Form>;
+  for (size_t r = 0; r < n;) {
+    const size_t tiles = (n - r + kMost - 1) / kMost;
+    const size_t rows = (n - r + tiles - 1) / tiles;
+    RowsUpTo<Form, G, static_cast<int>(kMost)>(w, group, record_bytes, x.Row(r), rows,
+                                               out + r * out_stride, out_stride);
+    r += rows;
+  }
+}
+
+template <PackedKind kKind, typename Form>
+void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
+  constexpr size_t kRecordBytes = Record(kKind).bytes;
+  const Activations rows = {x.q, x.stride, x.scale, x.scaled_sum, x.half_sums, x.blocks};
+  size_t g = 0;
+  for (; n > 1 && g + 2 <= w.n_groups; g += 2) {
+    AllRows<Form, 2>(w, g, kRecordBytes, rows, n, out + g * kGroup, out_stride);
+  }
+  for (; g < w.n_groups; ++g) {
+    AllRows<Form, 1>(w, g, kRecordBytes, rows, n, out + g * kGroup, out_stride);
+  }
+}
+
+}  // namespace
+
+void FillFast(kvasir::MatMulKernels* table) {
+  const auto set = [table](PackedKind kind, auto* f) { table->fast[static_cast<int>(kind)] = f; };
+  set(PackedKind::kQ8, Fast<PackedKind::kQ8, FormQ8>);
+  set(PackedKind::kQ4, Fast<PackedKind::kQ4, FormQ4>);
+  set(PackedKind::kQ4S, Fast<PackedKind::kQ4S, FormQ4S>);
+  set(PackedKind::kQ4K, Fast<PackedKind::kQ4K, FormQ4K>);
+  set(PackedKind::kQ6K, Fast<PackedKind::kQ6K, FormQ6K>);
+  set(PackedKind::kQ5, Fast<PackedKind::kQ5, FormQ5>);
+  set(PackedKind::kIQ4, Fast<PackedKind::kIQ4, FormIQ4>);
+  set(PackedKind::kQ2K, Fast<PackedKind::kQ2K, FormQ2K>);
+}
+
+}  // namespace kvasir::KVASIR_SIMD
+
+#endif
