@@ -217,6 +217,12 @@ void PackQ6_K(const uint8_t* block, size_t c, uint8_t* record) {
   }
 }
 
+void PackPairs(const uint8_t* row, size_t k, size_t c, uint8_t* group) {
+  for (size_t i = 0; i < k; ++i) {
+    std::memcpy(group + (i / 2 * kGroup + c) * 4 + (i % 2 == 0 ? 2 : 0), row + 2 * i, 2);
+  }
+}
+
 template <typename T>
 void PackElements(const uint8_t* row, size_t k, size_t c, uint8_t* group) {
   for (size_t i = 0; i < k; ++i) {
@@ -277,8 +283,10 @@ void PackRow(const TensorView& source, uint64_t output, PackedKind kind, uint8_t
       PackElements<uint32_t>(row, k, c, group);
       break;
     case DType::kF16:
-    case DType::kBF16:
       PackElements<uint16_t>(row, k, c, group);
+      break;
+    case DType::kBF16:
+      PackPairs(row, k, c, group);
       break;
     case DType::kQ4_0:
       blocks(PackQ4_0);
@@ -337,7 +345,7 @@ PackedMatrix PackedMatrix::Pack(const TensorView& source, Workers& workers) {
   m.k_ = static_cast<uint32_t>(source.cols);
   m.kind_ = KindOf(source.dtype);
   const RecordLayout layout = Record(m.kind_);
-  m.group_bytes_ = source.cols / layout.steps * layout.bytes;
+  m.group_bytes_ = DivideUp<size_t>(source.cols, layout.steps) * layout.bytes;
   m.data_ = AlignedBuffer(MulOrThrow(m.n_groups(), m.group_bytes_, "packed matrix"));
   workers.Run(m.n_groups(), [&](size_t g, size_t) {
     uint8_t* group = m.data_.data() + g * m.group_bytes_;
@@ -364,6 +372,7 @@ void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute,
                       Terms terms) {
   x_ = x;
   terms_ = terms;
+  compute_ = compute;
   is_quantized_ = compute == Compute::kFast && x.dim % kActBlock == 0;
   if (!is_quantized_) return;
   const size_t blocks = x.dim / kActBlock, rows = x.count * this->terms();
@@ -468,7 +477,9 @@ size_t Product(const Kernels& kernels, const Activations& x, const PackedMatrix&
   const auto kind = static_cast<size_t>(w.kind());
   const QuantizedRows* q = x.quantized();
   if (q == nullptr || kernels.matmul.fast[kind] == nullptr) {
-    kernels.matmul.exact[kind](groups, x.rows().row(row), x.rows().stride, n, out, stride);
+    const bool fast = x.compute() == Compute::kFast && kernels.matmul.fast_float[kind] != nullptr;
+    const auto product = fast ? kernels.matmul.fast_float[kind] : kernels.matmul.exact[kind];
+    product(groups, x.rows().row(row), x.rows().stride, n, out, stride);
     return 1;
   }
   const size_t first = row * x.terms();

@@ -54,6 +54,7 @@ class Activations {
            Terms terms = Terms::kOne);
 
   const Rows& rows() const { return x_; }
+  Compute compute() const { return compute_; }
   // Null if not quantized. Row r's terms are rows r * terms() and following.
   const QuantizedRows* quantized() const { return is_quantized_ ? &quantized_ : nullptr; }
   size_t terms() const { return static_cast<size_t>(terms_); }
@@ -65,6 +66,7 @@ class Activations {
   void QuantizeRow(const Kernels& kernels, size_t row) const;
 
   Rows x_;
+  Compute compute_ = Compute::kExact;
   Terms terms_ = Terms::kOne;
   bool is_quantized_ = false;
   QuantizedRows quantized_ = {};

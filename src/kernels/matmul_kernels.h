@@ -6,8 +6,10 @@
 // the same records serve many rows with the same arithmetic, hence equal bits [contract:
 // rows.equal].
 //
-//   kF32, kF16, kBF16
+//   kF32, kF16
 //          per step: 16 elements
+//   kBF16  per two steps: 16 pairs, each a u32 whose high half is the first step's element and
+//          whose low half the second's (0 behind the last step)
 //   kQ8    per 32 steps: 8 x 64 B of w + 128 (u8; byte 4c + j of block s is output c, step 4s + j),
 //          16 f16 scales
 //   kQ4    per 32 steps: 4 x 64 B of nibbles (low half: block s, high half: block s + 4),
@@ -40,7 +42,8 @@
 // in ascending order. kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
 // scale * (q - 32), and scale = d; still |dot| < 2^24. kQ2K: the integer weights are scale * q, and
 //   sum = MulAdd(float(dot of minima and activations), -dmin * a_scale, sum)
-// follows, exact as well. Float weights always take the exact path.
+// follows, exact as well. Float weights take the exact path, but for bf16 on avx512: one MulAdd chain
+// in ascending K over activations rounded to bf16.
 #pragma once
 
 #include <stddef.h>
@@ -62,8 +65,9 @@ constexpr RecordLayout Record(PackedKind kind) {
     case PackedKind::kF32:
       return {1, 64};
     case PackedKind::kF16:
-    case PackedKind::kBF16:
       return {1, 32};
+    case PackedKind::kBF16:
+      return {2, 64};
     case PackedKind::kQ8:
       return {32, 512 + 32};
     case PackedKind::kQ4:
@@ -126,6 +130,9 @@ struct MatMulKernels {
   // out[r * out_stride + 16 g + c] for rows r < n and all groups; null for float kinds.
   void (*fast[kPackedKinds])(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
                              size_t out_stride);
+  // Float kinds whose fast arithmetic is not the exact one; null for the others.
+  void (*fast_float[kPackedKinds])(const PackedGroups& w, const float* x, size_t x_stride, size_t n,
+                                   float* out, size_t out_stride);
   // The same from f32 rows, `x_stride` floats apart.
   void (*exact[kPackedKinds])(const PackedGroups& w, const float* x, size_t x_stride, size_t n,
                               float* out, size_t out_stride);

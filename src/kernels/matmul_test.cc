@@ -414,11 +414,38 @@ TEST_P(KernelsTest, ABlockThatIsNotFiniteMakesItsOutputsNaN) {
 }
 
 TEST_P(KernelsTest, KThatIsNoMultipleOf32TakesTheExactPath) {
-  const Matrix m = RandomMatrix(DType::kF16, 20, 45, 20);
+  const Matrix m = RandomMatrix(DType::kF16, 20, 45, 20);  // bf16 has a fast path on avx512
   const PackedMatrix packed = PackedMatrix::Pack(m.view(), workers_);
   const FloatRows x = RandomRows(3, 45, 21);
   ExpectEqualBits(Multiply(kernels_, workers_, packed, x.view, Compute::kFast).view,
                   Multiply(kernels_, workers_, packed, x.view, Compute::kExact).view);
+}
+
+// [contract: rows.equal] One chain over activations rounded to bf16, where the target has it.
+TEST_P(KernelsTest, FastBF16ProductIsOneChainOverRoundedActivations) {
+  if (kernels_.matmul.fast_float[static_cast<size_t>(PackedKind::kBF16)] == nullptr) {
+    GTEST_SKIP() << kernels_.target << " multiplies bf16 weights exactly";
+  }
+  for (const size_t k : {1, 2, 31, 96, 576, 1100}) {
+    const Matrix m = RandomMatrix(DType::kBF16, 53, k, 24);
+    const PackedMatrix packed = PackedMatrix::Pack(m.view(), workers_);
+    const FloatRows x = RandomRows(70, k, 25);
+    const FloatRows out = Multiply(kernels_, workers_, packed, x.view, Compute::kFast);
+    for (size_t r = 0; r < x.view.count; ++r) {
+      std::vector<float> rounded(x.view.row(r), x.view.row(r) + k);
+      for (float& v : rounded) v = BF16ToF32(F32ToBF16(v));
+      for (size_t o = 0; o < m.rows; ++o) {
+        ASSERT_EQ(out.view.row(r)[o],
+                  ref::ExactElement(ref::ExpandRow(m.view(), o), rounded.data(), true))
+            << k << ", row " << r << ", output " << o;
+      }
+    }
+    for (const size_t n : {1, 2, 3, 9, 64}) {
+      const FloatRows some =
+          Multiply(kernels_, workers_, packed, x.view.Slice(5, n), Compute::kFast);
+      ExpectEqualBits(some.view, out.view.Slice(5, n));
+    }
+  }
 }
 
 TEST(PackedMatrixTest, RefusesRowsThatAreNoWholeBlocks) {

@@ -9,6 +9,9 @@ void FillMatMul(kvasir::MatMulKernels* table) {
   table->quantize_row = QuantizeRow;
   FillExact(table);
   FillFast(table);
+#if defined(KVASIR_TARGET_AVX512)
+  FillFastFloat(table);
+#endif
 }
 
 }  // namespace kvasir::KVASIR_SIMD

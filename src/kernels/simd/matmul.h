@@ -10,5 +10,6 @@ void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scale
                  int32_t* half_sums);
 void FillExact(kvasir::MatMulKernels* table);
 void FillFast(kvasir::MatMulKernels* table);
+void FillFastFloat(kvasir::MatMulKernels* table);  // avx512
 
 }  // namespace kvasir::KVASIR_SIMD

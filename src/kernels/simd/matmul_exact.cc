@@ -41,7 +41,9 @@ struct Expand<PackedKind::kF16> {
 template <>
 struct Expand<PackedKind::kBF16> {
   static void Record(const uint8_t* p, size_t v, float* out) {
-    Store(LoadBF16(reinterpret_cast<const uint16_t*>(p) + v * kLanes), out);
+    const U32 pairs = LoadU32(p + 4 * kLanes * v);
+    Store(AsF32(ShiftLeft(Field(pairs, 16, 16), 16)), out);
+    Store(AsF32(ShiftLeft(pairs, 16)), out + kGroup);
   }
 };
 

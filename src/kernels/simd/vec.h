@@ -123,6 +123,7 @@ inline U32 Field(U32 a, int shift, int width) {
   return {_mm256_and_si256(_mm256_srli_epi32(a.v, shift), _mm256_set1_epi32((1 << width) - 1))};
 }
 inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
+inline F32 AsF32(U32 bits) { return {_mm256_castsi256_ps(bits.v)}; }
 inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // for values below 2^31
 inline F32 Lookup(const float* table, U32 index) { return {_mm256_i32gather_ps(table, index.v, 4)}; }
 
@@ -257,6 +258,11 @@ inline U32 Field(U32 a, int shift, int width) {
 inline U32 ShiftLeft(U32 a, int shift) {
   for (size_t i = 0; i < kLanes; ++i) a.v[i] <<= shift;
   return a;
+}
+inline F32 AsF32(U32 bits) {
+  F32 r;
+  memcpy(r.v, bits.v, sizeof(r.v));
+  return r;
 }
 inline F32 ToF32(U32 a) { KVASIR_LANES(static_cast<float>(static_cast<int32_t>(a.v[i]))); }
 inline F32 Lookup(const float* table, U32 index) { KVASIR_LANES(table[index.v[i]]); }
