@@ -196,7 +196,7 @@ inline void AddBlocks(const Form (&form)[G], const int8_t* q, size_t stride, __m
     __m512i w[G];
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) w[g] = form[g].Weights(s);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const __m512i a = Broadcast(q + static_cast<size_t>(r) * stride + 4 * s);
 #pragma GCC unroll 2
@@ -214,7 +214,7 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
   const int8_t* q = x.q + b * kActBlock;
   __m512i dot[R][G];
   if constexpr (!Form::kHalves) {
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       __m512i start = _mm512_setzero_si512();
       if constexpr (Form::kOffset != 0) {
@@ -225,7 +225,7 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
       for (int g = 0; g < G; ++g) dot[r][g] = start;
     }
     AddBlocks<0, 8>(form, q, x.stride, dot);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
       for (int g = 0; g < G; ++g) product[r][g] = _mm512_cvtepi32_ps(dot[r][g]);
@@ -233,7 +233,7 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
   } else {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-#pragma GCC unroll 6
+#pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         __m512i start = _mm512_setzero_si512();
         if constexpr (Form::kOffset != 0) {
@@ -253,7 +253,7 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
 #pragma GCC unroll 2
       for (int g = 0; g < G; ++g) factor[g] = form[g].Factor(half);
       // All of it below 2^24: exact in f32.
-#pragma GCC unroll 6
+#pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
         for (int g = 0; g < G; ++g) {
@@ -266,13 +266,16 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
   }
 }
 
-// R rows of G consecutive groups over all parts.
-template <typename Form, int R, int G>
+// How far ahead of a single stream.
+constexpr size_t kAheadBytes = 6144;
+
+// R rows of G consecutive groups over all parts. kAhead: prefetches the groups behind them.
+template <typename Form, int R, int G, bool kAhead>
 void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
           float* out, size_t out_stride) {
   const uint8_t* groups = w.data + group * w.group_bytes;
   __m512 sum[R][G];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) sum[r][g] = _mm512_setzero_ps();
@@ -283,12 +286,19 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
     for (size_t g = 0; g < G; ++g) {
       form[g].Set(groups + g * w.group_bytes + offset, b % Form::kPartsOfRecord);
     }
+    if constexpr (kAhead) {
+      const size_t step = record_bytes / Form::kPartsOfRecord;
+      const uint8_t* ahead = groups + b * step + (G > 1 ? G * w.group_bytes : kAheadBytes);
+      for (size_t g = 0; g < G; ++g, ahead += w.group_bytes) {
+        for (size_t i = 0; i < step; i += 64) __builtin_prefetch(ahead + i);
+      }
+    }
     __m512 product[R][G];
     Dots<Form, R, G>(form, x, b, product);
     __m512 scale[G];
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) scale[g] = form[g].Scale();
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const size_t at = static_cast<size_t>(r) * x.blocks + b;
       const __m512 a_scale = _mm512_set1_ps(x.scale[at]);
@@ -301,7 +311,7 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
       __m512 min[G];
 #pragma GCC unroll 2
       for (int g = 0; g < G; ++g) min[g] = form[g].Min();
-#pragma GCC unroll 6
+#pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const __m512 scaled_sum =
             _mm512_set1_ps(x.scaled_sum[static_cast<size_t>(r) * x.blocks + b]);
@@ -314,7 +324,7 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
       for (int g = 0; g < G; ++g) {
         const __m512i minima = form[g].HalfMinima();
         const __m512 min = form[g].Min();
-#pragma GCC unroll 6
+#pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
           const size_t at = static_cast<size_t>(r) * x.blocks + b;
           const __m512 dot =
@@ -325,7 +335,7 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
       }
     }
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
@@ -335,15 +345,15 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
 }
 
 // Halves need a second set of sums.
-template <typename Form>
-constexpr size_t kMostRows = Form::kHalves ? 4 : 6;
+template <typename Form, int G>
+constexpr size_t kMostRows = (Form::kHalves ? 8 : 12) / G;
 
-template <typename Form, int G, int R>
+template <typename Form, int G, bool kAhead, int R>
 void RowsUpTo(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
               size_t n, float* out, size_t out_stride) {
-  if (n == R) return Tile<Form, R, G>(w, group, record_bytes, x, out, out_stride);
+  if (n == R) return Tile<Form, R, G, kAhead>(w, group, record_bytes, x, out, out_stride);
   if constexpr (R > 1) {
-    RowsUpTo<Form, G, R - 1>(w, group, record_bytes, x, n, out, out_stride);
+    RowsUpTo<Form, G, kAhead, R - 1>(w, group, record_bytes, x, n, out, out_stride);
   }
 }
 
@@ -351,12 +361,13 @@ void RowsUpTo(const PackedGroups& w, size_t group, size_t record_bytes, const Ac
 template <typename Form, int G>
 void AllRows(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
              size_t n, float* out, size_t out_stride) {
-  constexpr size_t kMost = kMostRows<Form>;
+  constexpr size_t kMost = kMostRows<Form, G>;
   for (size_t r = 0; r < n;) {
     const size_t tiles = (n - r + kMost - 1) / kMost;
     const size_t rows = (n - r + tiles - 1) / tiles;
-    RowsUpTo<Form, G, static_cast<int>(kMost)>(w, group, record_bytes, x.Row(r), rows,
-                                               out + r * out_stride, out_stride);
+    const auto tile = r == 0 ? RowsUpTo<Form, G, true, static_cast<int>(kMost)>
+                             : RowsUpTo<Form, G, false, static_cast<int>(kMost)>;
+    tile(w, group, record_bytes, x.Row(r), rows, out + r * out_stride, out_stride);
     r += rows;
   }
 }
@@ -366,7 +377,7 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
   constexpr size_t kRecordBytes = Record(kKind).bytes;
   const Activations rows = {x.q, x.stride, x.scale, x.scaled_sum, x.half_sums, x.blocks};
   size_t g = 0;
-  for (; n > 1 && g + 2 <= w.n_groups; g += 2) {
+  for (; n > kMostRows<Form, 1> && g + 2 <= w.n_groups; g += 2) {
     AllRows<Form, 2>(w, g, kRecordBytes, rows, n, out + g * kGroup, out_stride);
   }
   for (; g < w.n_groups; ++g) {

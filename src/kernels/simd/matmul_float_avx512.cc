@@ -16,10 +16,11 @@ namespace kvasir::KVASIR_SIMD {
 
 namespace {
 
-// Steps whose activations are converted at once, and for how many rows: 64 KiB on the stack.
-constexpr size_t kTileSteps = 512, kTileRows = 64;
-constexpr size_t kPairs = kTileSteps / 2;
+// Activations that are converted at once: 64 KiB on the stack. Many rows take a stretch of K at a
+// time; few take all of it where they can, so that weights are read in one stream.
+constexpr size_t kTileFloats = 32768, kTileRows = 64;
 constexpr int kMostRows = 8;
+constexpr size_t kAheadBytes = 4096;
 
 inline void Pin(__m512& v) { asm volatile("" : "+v"(v)); }
 
@@ -47,29 +48,37 @@ inline __m512bh Weights(const uint8_t* p) {
   return w;
 }
 
-// R rows of G groups over `n` pairs of steps; sums rest in `out` between tiles of K.
-template <int R, int G>
-void Tile(const uint8_t* w, size_t group_bytes, size_t n, const uint32_t* x, float* out,
-          size_t out_stride, bool first) {
+struct Stretch {  // of K, for one or two groups
+  const uint8_t* w;
+  size_t group_bytes, pairs;
+  size_t stride;  // pairs between rows of activations
+  bool first;     // otherwise sums go on from `out`
+};
+
+// R rows of G groups. kAhead: prefetches the weights that come.
+template <int R, int G, bool kAhead>
+void Tile(const Stretch& s, const uint32_t* x, float* out, size_t out_stride) {
   __m512 sum[R][G];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      sum[r][g] = first ? _mm512_setzero_ps()
-                        : _mm512_loadu_ps(out + static_cast<size_t>(r) * out_stride + kGroup * g);
+      sum[r][g] = s.first ? _mm512_setzero_ps()
+                          : _mm512_loadu_ps(out + static_cast<size_t>(r) * out_stride + kGroup * g);
     }
   }
-  for (size_t i = 0; i < n; ++i) {
+  for (size_t i = 0; i < s.pairs; ++i) {
     __m512bh weights[G];
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-      weights[g] = Weights(w + static_cast<size_t>(g) * group_bytes + i * 64);
+      const uint8_t* p = s.w + static_cast<size_t>(g) * s.group_bytes + i * 64;
+      if constexpr (kAhead) __builtin_prefetch(p + kAheadBytes);
+      weights[g] = Weights(p);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512i pair =
-          _mm512_set1_epi32(static_cast<int>(x[static_cast<size_t>(r) * kPairs + i]));
+          _mm512_set1_epi32(static_cast<int>(x[static_cast<size_t>(r) * s.stride + i]));
       __m512bh a;
       memcpy(&a, &pair, sizeof(a));
 #pragma GCC unroll 2
@@ -88,16 +97,10 @@ void Tile(const uint8_t* w, size_t group_bytes, size_t n, const uint32_t* x, flo
   }
 }
 
-struct Stretch {  // of K, for one or two groups
-  const uint8_t* w;
-  size_t group_bytes, pairs;
-  bool first;
-};
-
-template <int G, int R>
+template <int G, bool kAhead, int R>
 void RowsUpTo(const Stretch& s, const uint32_t* x, size_t n, float* out, size_t out_stride) {
-  if (n == R) return Tile<R, G>(s.w, s.group_bytes, s.pairs, x, out, out_stride, s.first);
-  if constexpr (R > 1) RowsUpTo<G, R - 1>(s, x, n, out, out_stride);
+  if (n == R) return Tile<R, G, kAhead>(s, x, out, out_stride);
+  if constexpr (R > 1) RowsUpTo<G, kAhead, R - 1>(s, x, n, out, out_stride);
 }
 
 // Tiles of about equal height.
@@ -106,24 +109,26 @@ void AllRows(const Stretch& s, const uint32_t* x, size_t n, float* out, size_t o
   for (size_t r = 0; r < n;) {
     const size_t tiles = (n - r + kMostRows - 1) / kMostRows;
     const size_t rows = (n - r + tiles - 1) / tiles;
-    RowsUpTo<G, kMostRows>(s, x + r * kPairs, rows, out + r * out_stride, out_stride);
+    const auto tile = r == 0 ? RowsUpTo<G, true, kMostRows> : RowsUpTo<G, false, kMostRows>;
+    tile(s, x + r * s.stride, rows, out + r * out_stride, out_stride);
     r += rows;
   }
 }
 
 void FastBF16(const PackedGroups& w, const float* x, size_t x_stride, size_t n, float* out,
               size_t out_stride) {
-  alignas(64) uint32_t pairs[kTileRows * kPairs];
+  alignas(64) uint32_t pairs[kTileFloats / 2];
   for (size_t row = 0; row < n; row += kTileRows) {
     const size_t rows = n - row < kTileRows ? n - row : kTileRows;
-    for (size_t k = 0; k < w.k; k += kTileSteps) {
-      const size_t steps = w.k - k < kTileSteps ? w.k - k : kTileSteps;
+    const size_t most = kTileFloats / rows / 32 * 32;
+    for (size_t k = 0; k < w.k; k += most) {
+      const size_t steps = w.k - k < most ? w.k - k : most;
+      Stretch s = {nullptr, w.group_bytes, (steps + 1) / 2, most / 2, k == 0};
       for (size_t r = 0; r < rows; ++r) {
-        ToPairs(x + (row + r) * x_stride + k, steps, pairs + r * kPairs);
+        ToPairs(x + (row + r) * x_stride + k, steps, pairs + r * s.stride);
       }
       float* to = out + row * out_stride;
       const uint8_t* from = w.data + k / 2 * 64;
-      Stretch s = {from, w.group_bytes, (steps + 1) / 2, k == 0};
       size_t g = 0;
       for (; g + 2 <= w.n_groups; g += 2) {
         s.w = from + g * w.group_bytes;
