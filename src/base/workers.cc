@@ -51,7 +51,8 @@ bool SpinUntil(Done&& done) {
 }
 }  // namespace
 
-Workers::Workers(size_t n_threads) : gate_(kClosed) {
+Workers::Workers(size_t n_threads)
+    : stretches_(std::make_unique<Stretch[]>(n_threads)), gate_(kClosed) {
   CHECK(n_threads <= kInside);
   try {
     for (size_t i = 1; i < n_threads; ++i) {

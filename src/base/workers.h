@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <string_view>
 #include <thread>
@@ -43,6 +44,28 @@ class Workers {
               });
   }
 
+  // The same for tasks that read memory one after another: every thread has a stretch of
+  // consecutive tasks to itself and helps with the others' when it is through, so that memory is
+  // read in as many streams as there are threads.
+  template <typename F>
+  void RunInStretches(size_t n_tasks, F&& f) {
+    if (n_tasks == 0) return;
+    const size_t n = size();
+    for (size_t i = 0; i < n; ++i) {
+      stretches_[i].next.store(n_tasks * i / n, std::memory_order_relaxed);
+      stretches_[i].end = n_tasks * (i + 1) / n;
+    }
+    Run(n, [&](size_t own, size_t worker) {
+      for (size_t i = 0; i < n; ++i) {
+        Stretch& stretch = stretches_[(own + i) % n];
+        for (size_t task = stretch.next.fetch_add(1, std::memory_order_relaxed); task < stretch.end;
+             task = stretch.next.fetch_add(1, std::memory_order_relaxed)) {
+          f(task, worker);
+        }
+      }
+    });
+  }
+
   // Processors this process may use: the smaller of its affinity mask and its container's CPU
   // quota.
   static size_t AvailableCores();
@@ -60,7 +83,13 @@ class Workers {
   void CloseAndWait();
   void Stop();
 
+  struct alignas(64) Stretch {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+
   std::vector<std::thread> threads_;
+  std::unique_ptr<Stretch[]> stretches_;  // one per thread
   // Of the present Run: written while the gate is closed and empty, read by those who entered it.
   void* context_ = nullptr;
   Call call_ = nullptr;

@@ -159,6 +159,29 @@ TEST(Workers, ForkJoinOfTwoThreadsCostsMicroseconds) {
   EXPECT_LT(micros, 30);
 }
 
+TEST(Workers, StretchesCoverEveryTaskOnceAndAreHelpedWith) {
+  for (const size_t threads : {1, 2, 3}) {
+    Workers workers(threads);
+    for (const size_t n : {0, 1, 2, 5, 64, 1000}) {
+      std::vector<std::atomic<int>> runs(n);
+      workers.RunInStretches(n, [&](size_t task, size_t worker) {
+        ASSERT_LT(worker, threads);
+        runs[task].fetch_add(1);
+      });
+      for (size_t i = 0; i < n; ++i) EXPECT_EQ(runs[i].load(), 1) << i << " of " << n;
+    }
+    // The first task waits until all others have run: whoever holds it, the rest of its stretch
+    // falls to the others, or to itself before.
+    if (threads == 1) continue;
+    std::atomic<size_t> done{0};
+    workers.RunInStretches(100, [&](size_t task, size_t) {
+      while (task == 0 && done.load() < 99) std::this_thread::yield();
+      done.fetch_add(1);
+    });
+    EXPECT_EQ(done.load(), 100u);
+  }
+}
+
 TEST(WorkersDeathTest, RefusesARunInsideATask) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_DEATH(

@@ -535,7 +535,7 @@ void MatMul(const Kernels& kernels, Workers& workers, const Activations& x,
           job.out.stride >= job.w->n_groups() * kGroup);
   }
   const Tasks tasks(jobs, rows, x.terms(), workers.size());
-  workers.Run(tasks.Count(), [&](size_t task, size_t) {
+  workers.RunInStretches(tasks.Count(), [&](size_t task, size_t) {
     for (const MatMulJob& job : jobs) {
       const Cut cut = tasks.Of(job);
       if (task < cut.tasks) return RunTask(kernels, x, job, cut, task);
