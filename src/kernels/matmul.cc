@@ -362,63 +362,69 @@ PackedGroups PackedMatrix::Groups(size_t first, size_t n) const {
   return {data_.data() + first * group_bytes_, group_bytes_, n, k_};
 }
 
-Activations::Activations(size_t max_rows, size_t max_k)
-    : q_(2 * max_rows * RoundUp<size_t>(max_k, kActBlock)),
-      scale_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
-      scaled_sum_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(float)),
-      half_sums_(2 * max_rows * DivideUp<size_t>(max_k, kActBlock) * sizeof(int32_t)) {}
+namespace {
 
-void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x,
-                      Terms terms) {
+// Lays the arrays of `rows` quantized rows out from `memory` on; 0 only counts the bytes.
+QuantizedRows LayOut(uintptr_t memory, size_t rows, size_t blocks, size_t* bytes) {
+  uintptr_t next = memory;
+  const auto take = [&]<typename T>(size_t n, T** at) {
+    *at = reinterpret_cast<T*>(next);
+    next += RoundUp<size_t>(n * sizeof(T), 64);
+  };
+  const size_t n = rows * blocks;
+  QuantizedRows x = {};
+  x.blocks = blocks;
+  take(n * kActBlock, &x.q);
+  take(n, &x.scale);
+  take(n, &x.scaled_sum);
+  take(n, &x.half_sums);
+  take(rows, &x.n_rests);
+  take(n, &x.rest_block);
+  take(n * kActBlock, &x.rest_q);
+  take(n, &x.rest_scale);
+  take(n, &x.rest_scaled_sum);
+  take(n, &x.rest_half_sums);
+  *bytes = next - memory;
+  return x;
+}
+
+size_t BytesOf(size_t rows, size_t blocks) {
+  size_t bytes = 0;
+  LayOut(0, rows, blocks, &bytes);
+  return bytes;
+}
+
+}  // namespace
+
+Activations::Activations(size_t max_rows, size_t max_k)
+    : max_rows_(max_rows),
+      max_blocks_(DivideUp<size_t>(max_k, kActBlock)),
+      buffer_(BytesOf(max_rows_, max_blocks_)) {}
+
+void Activations::Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x) {
   x_ = x;
-  terms_ = terms;
   compute_ = compute;
   is_quantized_ = compute == Compute::kFast && x.dim % kActBlock == 0;
   if (!is_quantized_) return;
-  const size_t blocks = x.dim / kActBlock, rows = x.count * this->terms();
-  CHECK(rows * x.dim <= q_.size() && rows * blocks * sizeof(float) <= scale_.size());
-  quantized_ = {
-      q_.as<int8_t>(), scale_.as<float>(), scaled_sum_.as<float>(), half_sums_.as<int32_t>(), x.dim,
-      blocks};
+  const size_t blocks = x.dim / kActBlock;
+  CHECK(x.count <= max_rows_ && blocks <= max_blocks_);
+  size_t bytes = 0;
+  quantized_ = LayOut(reinterpret_cast<uintptr_t>(buffer_.data()), x.count, blocks, &bytes);
   constexpr size_t kFloatsOfTask = 16384;  // about 4 us
   const size_t rows_of_task = std::max<size_t>(1, kFloatsOfTask / x.dim);
   workers.Run(DivideUp(x.count, rows_of_task), [&](size_t task, size_t) {
     const size_t end = std::min(x.count, (task + 1) * rows_of_task);
-    for (size_t r = task * rows_of_task; r < end; ++r) QuantizeRow(kernels, r);
-  });
-}
-
-void Activations::QuantizeRow(const Kernels& kernels, size_t row) const {
-  constexpr size_t kPiece =
-      1024;  // floats at a time: a multiple of the block, small enough for the stack
-  alignas(64) float rest[kPiece];
-  const size_t dim = x_.dim, blocks = quantized_.blocks;
-  const float* x = x_.row(row);
-  const size_t first = row * terms();
-  const auto quantize = [&](const float* values, size_t n, size_t out_row, size_t begin) {
-    const size_t block = out_row * blocks + begin / kActBlock;
-    kernels.matmul.quantize_row(values, n, q_.as<int8_t>() + out_row * dim + begin,
-                                scale_.as<float>() + block, scaled_sum_.as<float>() + block,
-                                half_sums_.as<int32_t>() + block);
-  };
-  if (terms_ == Terms::kOne) return quantize(x, dim, first, 0);
-  for (size_t begin = 0; begin < dim; begin += kPiece) {
-    const size_t n = std::min(kPiece, dim - begin);
-    quantize(x + begin, n, first, begin);
-    const int8_t* q = q_.as<int8_t>() + first * dim + begin;
-    const float* scale = scale_.as<float>() + first * blocks + begin / kActBlock;
-    for (size_t i = 0; i < n; ++i) {
-      rest[i] = x[begin + i] - static_cast<float>(q[i]) * scale[i / kActBlock];
+    for (size_t r = task * rows_of_task; r < end; ++r) {
+      kernels.matmul.quantize_row(x.row(r), quantized_.From(r));
     }
-    quantize(rest, n, first + 1, begin);
-  }
+  });
 }
 
 namespace {
 
 // Rows of a task: a multiple of the kernels' tiles of 3 and 6 rows.
 constexpr size_t kTaskRows = 66;
-// A task's product waits here when it must be added to what is in `out`, or to its second term.
+// A task's product waits here when it must be added to what is in `out`.
 constexpr size_t kSumFloats = 16384;
 
 // Cost of a group with `rows` rows, in bytes of a weight read for one row: reading a byte takes
@@ -433,13 +439,12 @@ struct Cut {
 
 class Tasks {
  public:
-  Tasks(std::span<const MatMulJob> jobs, size_t rows, size_t terms, size_t n_workers)
-      : jobs_(jobs), terms_(terms) {
+  Tasks(std::span<const MatMulJob> jobs, size_t rows, size_t n_workers) : jobs_(jobs) {
     row_blocks_ = DivideUp(rows, kTaskRows);
     block_rows_ = std::min(rows, kTaskRows);
     size_t cost = 0;
     for (const MatMulJob& job : jobs) {
-      cost += job.w->n_groups() * CostOfGroup(GroupBytes(job), block_rows_ * terms) * row_blocks_;
+      cost += job.w->n_groups() * CostOfGroup(GroupBytes(job), block_rows_) * row_blocks_;
     }
     // Eight tasks per thread even out their ends. Below 16 KiB (1 us) handing out costs too much;
     // above 512 KiB (50 us) the last task is waited for. Many rows profit from many groups to a
@@ -449,10 +454,8 @@ class Tasks {
   }
 
   Cut Of(const MatMulJob& job) const {
-    size_t groups = cost_of_task_ / CostOfGroup(GroupBytes(job), block_rows_ * terms_);
-    if (job.accumulate || terms_ > 1) {
-      groups = std::min(groups, kSumFloats / (block_rows_ * terms_ * kGroup));
-    }
+    size_t groups = cost_of_task_ / CostOfGroup(GroupBytes(job), block_rows_);
+    if (job.accumulate) groups = std::min(groups, kSumFloats / (block_rows_ * kGroup));
     groups = std::clamp<size_t>(groups, 1, job.w->n_groups());
     return {groups, row_blocks_, DivideUp(job.w->n_groups(), groups) * row_blocks_};
   }
@@ -467,27 +470,20 @@ class Tasks {
   static size_t GroupBytes(const MatMulJob& job) { return job.w->Groups(0, 0).group_bytes; }
 
   std::span<const MatMulJob> jobs_;
-  size_t terms_ = 1, row_blocks_ = 0, block_rows_ = 0, cost_of_task_ = 0;
+  size_t row_blocks_ = 0, block_rows_ = 0, cost_of_task_ = 0;
 };
 
-// Products of rows [row, row + n); with two terms of 2n rows, which the caller adds in pairs.
-// Returns the terms.
-size_t Product(const Kernels& kernels, const Activations& x, const PackedMatrix& w,
-               const PackedGroups& groups, size_t row, size_t n, float* out, size_t stride) {
+// Products of rows [row, row + n).
+void Product(const Kernels& kernels, const Activations& x, const PackedMatrix& w,
+             const PackedGroups& groups, size_t row, size_t n, float* out, size_t stride) {
   const auto kind = static_cast<size_t>(w.kind());
   const QuantizedRows* q = x.quantized();
-  if (q == nullptr || kernels.matmul.fast[kind] == nullptr) {
-    const bool fast = x.compute() == Compute::kFast && kernels.matmul.fast_float[kind] != nullptr;
-    const auto product = fast ? kernels.matmul.fast_float[kind] : kernels.matmul.exact[kind];
-    product(groups, x.rows().row(row), x.rows().stride, n, out, stride);
-    return 1;
+  if (q != nullptr && kernels.matmul.fast[kind] != nullptr) {
+    return kernels.matmul.fast[kind](groups, q->From(row), n, out, stride);
   }
-  const size_t first = row * x.terms();
-  const size_t block = first * q->blocks;
-  const QuantizedRows rows = {q->q + first * q->stride, q->scale + block, q->scaled_sum + block,
-                              q->half_sums + block,     q->stride,        q->blocks};
-  kernels.matmul.fast[kind](groups, rows, n * x.terms(), out, stride);
-  return x.terms();
+  const bool fast = x.compute() == Compute::kFast && kernels.matmul.fast_float[kind] != nullptr;
+  const auto product = fast ? kernels.matmul.fast_float[kind] : kernels.matmul.exact[kind];
+  product(groups, x.rows().row(row), x.rows().stride, n, out, stride);
 }
 
 void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job, const Cut& cut,
@@ -501,25 +497,18 @@ void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job,
   float* out = job.out.row(row) + column;
 
   alignas(64) float sums[kSumFloats];
-  const bool aside = job.accumulate || x.terms() > 1;
-  float* product = aside ? sums : out;
-  const size_t stride = aside ? groups * kGroup : job.out.stride;
-  const size_t terms =
-      Product(kernels, x, *job.w, job.w->Groups(group, groups), row, rows, product, stride);
-  if (!aside && job.bias == nullptr) return;
+  float* product = job.accumulate ? sums : out;
+  const size_t stride = job.accumulate ? groups * kGroup : job.out.stride;
+  Product(kernels, x, *job.w, job.w->Groups(group, groups), row, rows, product, stride);
+  if (!job.accumulate && job.bias == nullptr) return;
   for (size_t r = 0; r < rows; ++r) {
-    float* p = product + r * terms * stride;
+    float* p = product + r * stride;
     float* o = out + r * job.out.stride;
-    if (terms > 1) {
-      for (size_t c = 0; c < columns; ++c) p[c] += p[stride + c];
-    }
     if (job.bias != nullptr) {
       for (size_t c = 0; c < columns; ++c) p[c] += job.bias[column + c];
     }
     if (job.accumulate) {
       for (size_t c = 0; c < columns; ++c) o[c] += p[c];
-    } else if (aside) {
-      for (size_t c = 0; c < columns; ++c) o[c] = p[c];
     }
   }
 }
@@ -534,7 +523,7 @@ void MatMul(const Kernels& kernels, Workers& workers, const Activations& x,
     CHECK(job.w->k() == x.rows().dim && job.out.count >= rows &&
           job.out.stride >= job.w->n_groups() * kGroup);
   }
-  const Tasks tasks(jobs, rows, x.terms(), workers.size());
+  const Tasks tasks(jobs, rows, workers.size());
   workers.RunInStretches(tasks.Count(), [&](size_t task, size_t) {
     for (const MatMulJob& job : jobs) {
       const Cut cut = tasks.Of(job);

@@ -38,11 +38,6 @@ class PackedMatrix {
   AlignedBuffer data_;
 };
 
-// How closely kFast follows the activations: one int8 term per 32 steps, or two, where the second
-// holds what the first rounds away. Two cost twice the arithmetic and no more memory traffic;
-// products whose rounding shows in the result are worth it.
-enum class Terms : uint8_t { kOne = 1, kTwo = 2 };
-
 // Activations of one fork-join: the f32 rows and, when a product needs it, their int8 form. Owner
 // of the int8 scratch for at most `max_rows` rows of at most `max_k` floats.
 class Activations {
@@ -50,27 +45,21 @@ class Activations {
   Activations(size_t max_rows, size_t max_k);
   // Takes the rows to multiply next. With kFast and k a multiple of 32 they are quantized once, in
   // parallel.
-  void Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x,
-           Terms terms = Terms::kOne);
+  void Set(const Kernels& kernels, Workers& workers, Compute compute, Rows x);
 
   const Rows& rows() const { return x_; }
   Compute compute() const { return compute_; }
-  // Null if not quantized. Row r's terms are rows r * terms() and following.
+  // Null if not quantized.
   const QuantizedRows* quantized() const { return is_quantized_ ? &quantized_ : nullptr; }
-  size_t terms() const { return static_cast<size_t>(terms_); }
-  size_t bytes() const {
-    return q_.size() + scale_.size() + scaled_sum_.size() + half_sums_.size();
-  }
+  size_t bytes() const { return buffer_.size(); }
 
  private:
-  void QuantizeRow(const Kernels& kernels, size_t row) const;
-
   Rows x_;
   Compute compute_ = Compute::kExact;
-  Terms terms_ = Terms::kOne;
   bool is_quantized_ = false;
   QuantizedRows quantized_ = {};
-  AlignedBuffer q_, scale_, scaled_sum_, half_sums_;
+  size_t max_rows_, max_blocks_;
+  AlignedBuffer buffer_;
 };
 
 struct MatMulJob {

@@ -39,11 +39,18 @@
 // Fast arithmetic: activations are int8 per 32 steps, and a block adds to the element's chain
 //   sum = MulAdd(float(dot), scale * a_scale, sum)    dot of integer weights and activations, exact
 //   sum = MulAdd(min, a_scaled_sum, sum)              for kQ4, kQ4K and kQ5
-// in ascending order. kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
+// in ascending order, first for all blocks, then once more, in ascending order, for the *rest* of
+// those blocks where rounding shows: int8 of what the first term rounded away. A block has a rest
+// when the square of its scale exceeds kRestFactor times the mean of the squares in its row: the
+// error of a product is that of the few blocks with outliers. (On smollm2, 4,764 tokens of prose,
+// against f32: without rests the most likely token changes in 3.8 % of places, with the rest of
+// 11 % of the blocks in 1.8 %, with all rests in 0.1 %.)
+//
+// kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
 // scale * (q - 32), and scale = d; still |dot| < 2^24. kQ2K: the integer weights are scale * q, and
 //   sum = MulAdd(float(dot of minima and activations), -dmin * a_scale, sum)
-// follows, exact as well. Float weights take the exact path, but for bf16 on avx512: one MulAdd chain
-// in ascending K over activations rounded to bf16.
+// follows, exact as well. Float weights take the exact path, but for bf16 on avx512: one MulAdd
+// chain in ascending K over activations rounded to bf16.
 #pragma once
 
 #include <stddef.h>
@@ -110,23 +117,39 @@ struct PackedGroups {  // view of consecutive groups
   size_t k;
 };
 
-// View: int8 activations. scale = amax / 127 of the block, q = x * (127 / amax) rounded to nearest
-// even, in -127..127. A block whose amax is below 2^-110 counts as zero (scale 0); one with an
-// infinity or a NaN has scale NaN and q 0, so that the outputs become NaN.
+// View: int8 activations, and the rests of some blocks. scale = amax / 127 of the block, q = x *
+// (127 / amax) rounded to nearest even, in -127..127. A block whose amax is below 2^-110 counts as
+// zero (scale 0); one with an infinity or a NaN has scale NaN and q 0, so that the outputs become
+// NaN.
 struct QuantizedRows {
-  const int8_t* q;          // [n][k], rows `stride` bytes apart (a multiple of 32)
-  const float* scale;       // [n][k / 32]
-  const float* scaled_sum;  // [n][k / 32]: scale * the sum of the block's q
-  // [n][k / 32]: the sums of q over the first and the second 16 steps, as int16 in the low and the
+  size_t blocks;      // of a row: k / 32
+  int8_t* q;          // [n][k]
+  float* scale;       // [n][blocks]
+  float* scaled_sum;  // [n][blocks]: scale * the sum of the block's q
+  // [n][blocks]: the sums of q over the first and the second 16 steps, as int16 in the low and the
   // high half.
-  const int32_t* half_sums;
-  size_t stride, blocks;  // blocks = k / 32
+  int32_t* half_sums;
+  // Rests: of row r the first n_rests[r] places of [n][blocks], ascending in rest_block.
+  uint32_t* n_rests;     // [n]
+  uint32_t* rest_block;  // the rest's block
+  int8_t* rest_q;        // 32 each
+  float* rest_scale;
+  float* rest_scaled_sum;
+  int32_t* rest_half_sums;
+
+  QuantizedRows From(size_t row) const {
+    const size_t at = row * blocks;
+    return {blocks,          q + at * kActBlock,   scale + at,         scaled_sum + at,
+            half_sums + at,  n_rests + row,        rest_block + at,    rest_q + at * kActBlock,
+            rest_scale + at, rest_scaled_sum + at, rest_half_sums + at};
+  }
 };
 
+inline constexpr float kRestFactor = 2;
+
 struct MatMulKernels {
-  // Quantizes one row of k floats (k a multiple of 32).
-  void (*quantize_row)(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
-                       int32_t* half_sums);
+  // Quantizes 32 * row.blocks floats into the first row of `row`.
+  void (*quantize_row)(const float* x, const QuantizedRows& row);
   // out[r * out_stride + 16 g + c] for rows r < n and all groups; null for float kinds.
   void (*fast[kPackedKinds])(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out,
                              size_t out_stride);

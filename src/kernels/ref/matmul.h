@@ -189,29 +189,57 @@ inline std::vector<float> ExpandRow(const TensorView& t, size_t output) {
   return w;
 }
 
+struct QuantizedBlock {
+  size_t block = 0;
+  int q[kActBlock] = {};
+  float scale = 0, scaled_sum = 0;
+};
+inline QuantizedBlock QuantizeBlock(const float* x, size_t block) {
+  QuantizedBlock out = {.block = block};
+  float amax = 0;
+  bool finite = true;
+  for (size_t i = 0; i < kActBlock; ++i) {
+    amax = std::fmax(amax, std::fabs(x[i]));
+    finite &= std::isfinite(x[i]);
+  }
+  const bool zero = !finite || amax < std::ldexp(1.0f, -110);
+  out.scale = !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0 : amax / 127;
+  int sum = 0;
+  for (size_t i = 0; i < kActBlock; ++i) {
+    const float inverse = 127 / amax;
+    out.q[i] = zero ? 0 : static_cast<int>(std::nearbyint(x[i] * inverse));
+    sum += out.q[i];
+  }
+  out.scaled_sum = out.scale * static_cast<float>(sum);
+  return out;
+}
+
+// Every block, then the rests, in the order in which they are added.
 struct QuantizedRow {
-  std::vector<int> q;
-  std::vector<float> scale;
-  std::vector<float> scaled_sum;
+  std::vector<QuantizedBlock> blocks;
+  size_t n_rests = 0;
 };
 inline QuantizedRow Quantize(const float* x, size_t k) {
   QuantizedRow row;
-  for (size_t b = 0; b < k / kActBlock; ++b) {
-    float amax = 0;
-    bool finite = true;
+  const size_t n = k / kActBlock;
+  float lanes[8] = {};
+  for (size_t b = 0; b < n; ++b) {
+    row.blocks.push_back(QuantizeBlock(x + b * kActBlock, b));
+    const float scale = row.blocks[b].scale;
+    lanes[b % 8] += scale * scale;
+  }
+  const float total = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                      ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  const float most = kRestFactor * total / static_cast<float>(n);
+  for (size_t b = 0; b < n; ++b) {
+    const QuantizedBlock first = row.blocks[b];
+    if (!(first.scale * first.scale > most)) continue;
+    float rest[kActBlock];
     for (size_t i = 0; i < kActBlock; ++i) {
-      amax = std::fmax(amax, std::fabs(x[b * kActBlock + i]));
-      finite &= std::isfinite(x[b * kActBlock + i]);
+      rest[i] = x[b * kActBlock + i] - static_cast<float>(first.q[i]) * first.scale;
     }
-    const bool zero = !finite || amax < std::ldexp(1.0f, -110);
-    row.scale.push_back(!finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0 : amax / 127);
-    int sum = 0;
-    for (size_t i = 0; i < kActBlock; ++i) {
-      const float inverse = 127 / amax;
-      row.q.push_back(zero ? 0 : static_cast<int>(std::nearbyint(x[b * kActBlock + i] * inverse)));
-      sum += row.q.back();
-    }
-    row.scaled_sum.push_back(row.scale.back() * static_cast<float>(sum));
+    row.blocks.push_back(QuantizeBlock(rest, b));
+    ++row.n_rests;
   }
   return row;
 }
@@ -221,22 +249,20 @@ inline float MulAdd(float a, float b, float c, bool fused) {
   return fused ? std::fma(a, b, c) : a * b + c;
 }
 
-// One element, fast arithmetic: integers exact, blocks folded in ascending order.
+// One element, fast arithmetic: integers exact, blocks folded in ascending order, then rests.
 inline float FastElement(DType dtype, const uint8_t* weights, const QuantizedRow& x, bool fused) {
   float sum = 0;
-  for (size_t b = 0; b < x.scale.size(); ++b) {
-    const WeightBlock w = ReadBlock(dtype, weights, b, nullptr);
+  for (const QuantizedBlock& a : x.blocks) {
+    const WeightBlock w = ReadBlock(dtype, weights, a.block, nullptr);
     int64_t dot = 0;
-    for (size_t i = 0; i < kActBlock; ++i) dot += int64_t{w.q[i]} * x.q[b * kActBlock + i];
+    for (size_t i = 0; i < kActBlock; ++i) dot += int64_t{w.q[i]} * a.q[i];
     CHECK(std::abs(dot) < 1 << 24);
-    sum = MulAdd(static_cast<float>(dot), w.scale * x.scale[b], sum, fused);
-    if (w.has_min) {
-      sum = MulAdd(w.min, x.scaled_sum[b], sum, fused);
-    }
+    sum = MulAdd(static_cast<float>(dot), w.scale * a.scale, sum, fused);
+    if (w.has_min) sum = MulAdd(w.min, a.scaled_sum, sum, fused);
     if (w.has_minima) {
       int minima = 0;
-      for (size_t i = 0; i < kActBlock; ++i) minima += w.minimum[i] * x.q[b * kActBlock + i];
-      sum = MulAdd(static_cast<float>(minima), w.min * x.scale[b], sum, fused);
+      for (size_t i = 0; i < kActBlock; ++i) minima += w.minimum[i] * a.q[i];
+      sum = MulAdd(static_cast<float>(minima), w.min * a.scale, sum, fused);
     }
   }
   return sum;

@@ -6,8 +6,7 @@
 
 namespace kvasir::KVASIR_SIMD {
 
-void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
-                 int32_t* half_sums);
+void QuantizeRow(const float* x, const QuantizedRows& row);
 void FillExact(kvasir::MatMulKernels* table);
 void FillFast(kvasir::MatMulKernels* table);
 void FillFastFloat(kvasir::MatMulKernels* table);  // avx512

@@ -527,10 +527,11 @@ struct WideTile {
 
 // ---- loops -------------------------------------------------------------------------------------
 
-// kRows rows of one group: parts [0, n_parts) at `w`, whose records are `record_bytes` apart.
+// kRows rows of one group: `n_parts` parts from `part` on of the records at `w`, which are
+// `record_bytes` apart; x is that of the first of them.
 template <typename Form, int kRows>
-inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Activations& x,
-                 float* out, size_t out_stride, bool first) {
+inline void Tile(const uint8_t* w, size_t record_bytes, size_t part, size_t n_parts,
+                 const Activations& x, float* out, size_t out_stride, bool first) {
   __m256 sum[kRows][2];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < 2; ++v) {
@@ -539,7 +540,8 @@ inline void Tile(const uint8_t* w, size_t record_bytes, size_t n_parts, const Ac
   }
   constexpr size_t kBytesOfBlock = Form::kWideActivations ? 2 * kActBlock : kActBlock;
   for (size_t b = 0; b < n_parts; ++b) {
-    const Form form(w + b / Form::kPartsOfRecord * record_bytes, b % Form::kPartsOfRecord);
+    const Form form(w + (part + b) / Form::kPartsOfRecord * record_bytes,
+                    (part + b) % Form::kPartsOfRecord);
     __m256i dot[kRows][2];
     form.template Dot<kRows>(x.q + b * kBytesOfBlock, x.q_stride, dot);
     if constexpr (requires { Form::kOffset; }) {
@@ -579,7 +581,7 @@ void AllRows(const uint8_t* w, size_t record_bytes, size_t n_parts, const Activa
   size_t r = 0;
   const auto tiles = [&]<int kRows>() {
     for (; n - r >= kRows; r += kRows) {
-      Tile<Form, kRows>(w, record_bytes, n_parts, x.At(r, 0), out + r * out_stride, out_stride,
+      Tile<Form, kRows>(w, record_bytes, 0, n_parts, x.At(r, 0), out + r * out_stride, out_stride,
                         first);
     }
   };
@@ -597,7 +599,7 @@ constexpr size_t kRowBlock = 66;
 void WidenActivations(const QuantizedRows& x, size_t row, size_t n, size_t first, size_t n_parts,
                       int16_t* out) {
   for (size_t r = 0; r < n; ++r) {
-    const int8_t* from = x.q + (row + r) * x.stride + first * kActBlock;
+    const int8_t* from = x.q + ((row + r) * x.blocks + first) * kActBlock;
     int16_t* to = out + r * kTileParts * kActBlock;
     for (size_t i = 0; i < n_parts * kActBlock; i += 16) {
       const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
@@ -607,7 +609,23 @@ void WidenActivations(const QuantizedRows& x, size_t row, size_t n, size_t first
 }
 
 inline Activations View(const QuantizedRows& x) {
-  return {x.q, x.stride, x.scale, x.scaled_sum, x.half_sums, x.blocks};
+  return {x.q, x.blocks * kActBlock, x.scale, x.scaled_sum, x.half_sums, x.blocks};
+}
+
+// Continues the chains of n rows with their rests.
+template <typename Packed>
+void AddRests(const uint8_t* w, size_t record_bytes, const QuantizedRows& x, size_t n, float* out,
+              size_t out_stride) {
+  for (size_t r = 0; r < n; ++r) {
+    const QuantizedRows row = x.From(r);
+    for (size_t i = 0; i < *row.n_rests; ++i) {
+      const Activations rest = {row.rest_q + i * kActBlock, 0,
+                                row.rest_scale + i,         row.rest_scaled_sum + i,
+                                row.rest_half_sums + i,     row.blocks};
+      Tile<Packed, 1>(w, record_bytes, row.rest_block[i], 1, rest, out + r * out_stride, out_stride,
+                      false);
+    }
+  }
 }
 
 template <PackedKind kKind, typename Packed, typename Expanded>
@@ -647,15 +665,22 @@ void ManyRows(const PackedGroups& w, const QuantizedRows& x, size_t n, float* ou
 // `Expanded` is the form for many rows; void: the packed one serves any number.
 template <PackedKind kKind, typename Packed, typename Expanded>
 void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
+  constexpr size_t kRecordBytes = Record(kKind).bytes;
   if constexpr (requires { Expanded::kFewestRows; }) {
     if (n >= Expanded::kFewestRows) {
       ManyRows<kKind, Packed, Expanded>(w, x, n, out, out_stride);
+      for (size_t g = 0; g < w.n_groups; ++g) {
+        AddRests<Packed>(w.data + g * w.group_bytes, kRecordBytes, x, n, out + g * kGroup,
+                         out_stride);
+      }
       return;
     }
   }
   for (size_t g = 0; g < w.n_groups; ++g) {
-    AllRows<Packed>(w.data + g * w.group_bytes, Record(kKind).bytes, w.k / kActBlock, View(x), n,
-                    out + g * kGroup, out_stride, true);
+    const uint8_t* group = w.data + g * w.group_bytes;
+    AllRows<Packed>(group, kRecordBytes, w.k / kActBlock, View(x), n, out + g * kGroup, out_stride,
+                    true);
+    AddRests<Packed>(group, kRecordBytes, x, n, out + g * kGroup, out_stride);
   }
 }
 

@@ -173,19 +173,14 @@ struct FormQ2K : FormOfParts {
 
 // ---- loops -------------------------------------------------------------------------------------
 
-// Activations from the first row of a tile on.
+// Int8 activations of one block, of the first row of a tile; its other rows lie `blocks` further
+// on.
 struct Activations {
   const int8_t* q;
-  size_t stride;
   const float* scale;
   const float* scaled_sum;
   const int32_t* half_sums;
   size_t blocks;
-
-  Activations Row(size_t r) const {
-    return {q + r * stride,         stride, scale + r * blocks, scaled_sum + r * blocks,
-            half_sums + r * blocks, blocks};
-  }
 };
 
 // dot += blocks [kFirst, kFirst + kCount) of four steps.
@@ -210,21 +205,21 @@ inline void AddBlocks(const Form (&form)[G], const int8_t* q, size_t stride, __m
 
 // The integer sums of all 32 steps of R rows, as floats; of halves with their factors.
 template <typename Form, int R, int G>
-inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (&product)[R][G]) {
-  const int8_t* q = x.q + b * kActBlock;
+inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[R][G]) {
+  const size_t stride = x.blocks * kActBlock;
   __m512i dot[R][G];
   if constexpr (!Form::kHalves) {
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       __m512i start = _mm512_setzero_si512();
       if constexpr (Form::kOffset != 0) {
-        start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks + b),
+        start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
                                   _mm512_set1_epi16(-Form::kOffset));
       }
 #pragma GCC unroll 2
       for (int g = 0; g < G; ++g) dot[r][g] = start;
     }
-    AddBlocks<0, 8>(form, q, x.stride, dot);
+    AddBlocks<0, 8>(form, x.q, stride, dot);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
@@ -238,16 +233,16 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
         __m512i start = _mm512_setzero_si512();
         if constexpr (Form::kOffset != 0) {
           const int32_t factor = half == 0 ? -Form::kOffset & 0xffff : -Form::kOffset * 65536;
-          start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks + b),
+          start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
                                     _mm512_set1_epi32(factor));
         }
 #pragma GCC unroll 2
         for (int g = 0; g < G; ++g) dot[r][g] = start;
       }
       if (half == 0) {
-        AddBlocks<0, 4>(form, q, x.stride, dot);
+        AddBlocks<0, 4>(form, x.q, stride, dot);
       } else {
-        AddBlocks<4, 4>(form, q, x.stride, dot);
+        AddBlocks<4, 4>(form, x.q, stride, dot);
       }
       __m512 factor[G];
 #pragma GCC unroll 2
@@ -266,14 +261,68 @@ inline void Dots(const Form (&form)[G], const Activations& x, size_t b, __m512 (
   }
 }
 
+// What a block adds to the chains of R rows.
+template <typename Form, int R, int G>
+inline void AddPart(const Form (&form)[G], const Activations& x, __m512 (&sum)[R][G]) {
+  __m512 product[R][G];
+  Dots<Form, R, G>(form, x, product);
+  __m512 scale[G];
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g) scale[g] = form[g].Scale();
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) {
+    const __m512 a_scale = _mm512_set1_ps(x.scale[static_cast<size_t>(r) * x.blocks]);
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      sum[r][g] = _mm512_fmadd_ps(product[r][g], _mm512_mul_ps(scale[g], a_scale), sum[r][g]);
+    }
+  }
+  if constexpr (Form::kMinima) {
+    __m512 min[G];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) min[g] = form[g].Min();
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const __m512 scaled_sum = _mm512_set1_ps(x.scaled_sum[static_cast<size_t>(r) * x.blocks]);
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) sum[r][g] = _mm512_fmadd_ps(min[g], scaled_sum, sum[r][g]);
+    }
+  }
+  if constexpr (Form::kHalfMinima) {
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      const __m512i minima = form[g].HalfMinima();
+      const __m512 min = form[g].Min();
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) {
+        const size_t at = static_cast<size_t>(r) * x.blocks;
+        const __m512 dot =
+            _mm512_cvtepi32_ps(_mm512_madd_epi16(minima, Broadcast(x.half_sums + at)));
+        const __m512 factor = _mm512_mul_ps(min, _mm512_set1_ps(x.scale[at]));
+        sum[r][g] = _mm512_fmadd_ps(dot, factor, sum[r][g]);
+      }
+    }
+  }
+}
+
+// G consecutive groups of packed weights.
+struct Weights {
+  const uint8_t* data;
+  size_t group_bytes, record_bytes;
+};
+
+template <typename Form, int G>
+inline void FormsOf(const Weights& w, size_t b, Form (&form)[G]) {
+  const uint8_t* record = w.data + b / Form::kPartsOfRecord * w.record_bytes;
+  for (size_t g = 0; g < G; ++g) form[g].Set(record + g * w.group_bytes, b % Form::kPartsOfRecord);
+}
+
 // How far ahead of a single stream.
 constexpr size_t kAheadBytes = 6144;
 
-// R rows of G consecutive groups over all parts. kAhead: prefetches the groups behind them.
+// R rows of G groups over all parts. kAhead: prefetches the groups behind them.
 template <typename Form, int R, int G, bool kAhead>
-void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
-          float* out, size_t out_stride) {
-  const uint8_t* groups = w.data + group * w.group_bytes;
+void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_stride) {
   __m512 sum[R][G];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -281,59 +330,17 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
     for (int g = 0; g < G; ++g) sum[r][g] = _mm512_setzero_ps();
   }
   for (size_t b = 0; b < x.blocks; ++b) {
-    const size_t offset = b / Form::kPartsOfRecord * record_bytes;
-    Form form[G];
-    for (size_t g = 0; g < G; ++g) {
-      form[g].Set(groups + g * w.group_bytes + offset, b % Form::kPartsOfRecord);
-    }
     if constexpr (kAhead) {
-      const size_t step = record_bytes / Form::kPartsOfRecord;
-      const uint8_t* ahead = groups + b * step + (G > 1 ? G * w.group_bytes : kAheadBytes);
+      const size_t step = w.record_bytes / Form::kPartsOfRecord;
+      const uint8_t* ahead = w.data + b * step + (G > 1 ? G * w.group_bytes : kAheadBytes);
       for (size_t g = 0; g < G; ++g, ahead += w.group_bytes) {
         for (size_t i = 0; i < step; i += 64) __builtin_prefetch(ahead + i);
       }
     }
-    __m512 product[R][G];
-    Dots<Form, R, G>(form, x, b, product);
-    __m512 scale[G];
-#pragma GCC unroll 2
-    for (int g = 0; g < G; ++g) scale[g] = form[g].Scale();
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) {
-      const size_t at = static_cast<size_t>(r) * x.blocks + b;
-      const __m512 a_scale = _mm512_set1_ps(x.scale[at]);
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) {
-        sum[r][g] = _mm512_fmadd_ps(product[r][g], _mm512_mul_ps(scale[g], a_scale), sum[r][g]);
-      }
-    }
-    if constexpr (Form::kMinima) {
-      __m512 min[G];
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) min[g] = form[g].Min();
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) {
-        const __m512 scaled_sum =
-            _mm512_set1_ps(x.scaled_sum[static_cast<size_t>(r) * x.blocks + b]);
-#pragma GCC unroll 2
-        for (int g = 0; g < G; ++g) sum[r][g] = _mm512_fmadd_ps(min[g], scaled_sum, sum[r][g]);
-      }
-    }
-    if constexpr (Form::kHalfMinima) {
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) {
-        const __m512i minima = form[g].HalfMinima();
-        const __m512 min = form[g].Min();
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          const size_t at = static_cast<size_t>(r) * x.blocks + b;
-          const __m512 dot =
-              _mm512_cvtepi32_ps(_mm512_madd_epi16(minima, Broadcast(x.half_sums + at)));
-          const __m512 factor = _mm512_mul_ps(min, _mm512_set1_ps(x.scale[at]));
-          sum[r][g] = _mm512_fmadd_ps(dot, factor, sum[r][g]);
-        }
-      }
-    }
+    Form form[G];
+    FormsOf(w, b, form);
+    AddPart<Form, R, G>(
+        form, {x.q + b * kActBlock, x.scale + b, x.scaled_sum + b, x.half_sums + b, x.blocks}, sum);
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -344,44 +351,59 @@ void Tile(const PackedGroups& w, size_t group, size_t record_bytes, const Activa
   }
 }
 
+// Continues one row's chains with its rests.
+template <typename Form, int G>
+void AddRests(const Weights& w, const QuantizedRows& row, float* out) {
+  if (*row.n_rests == 0) return;
+  __m512 sum[1][G];
+  for (int g = 0; g < G; ++g) sum[0][g] = _mm512_loadu_ps(out + kGroup * g);
+  for (size_t i = 0; i < *row.n_rests; ++i) {
+    Form form[G];
+    FormsOf(w, row.rest_block[i], form);
+    AddPart<Form, 1, G>(form,
+                        {row.rest_q + i * kActBlock, row.rest_scale + i, row.rest_scaled_sum + i,
+                         row.rest_half_sums + i, row.blocks},
+                        sum);
+  }
+  for (int g = 0; g < G; ++g) _mm512_storeu_ps(out + kGroup * g, sum[0][g]);
+}
+
 // Halves need a second set of sums.
 template <typename Form, int G>
 constexpr size_t kMostRows = (Form::kHalves ? 8 : 12) / G;
 
 template <typename Form, int G, bool kAhead, int R>
-void RowsUpTo(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
-              size_t n, float* out, size_t out_stride) {
-  if (n == R) return Tile<Form, R, G, kAhead>(w, group, record_bytes, x, out, out_stride);
-  if constexpr (R > 1) {
-    RowsUpTo<Form, G, kAhead, R - 1>(w, group, record_bytes, x, n, out, out_stride);
-  }
+void RowsUpTo(const Weights& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
+  if (n == R) return Tile<Form, R, G, kAhead>(w, x, out, out_stride);
+  if constexpr (R > 1) RowsUpTo<Form, G, kAhead, R - 1>(w, x, n, out, out_stride);
 }
 
 // All rows of G groups, in tiles of about equal height.
 template <typename Form, int G>
-void AllRows(const PackedGroups& w, size_t group, size_t record_bytes, const Activations& x,
-             size_t n, float* out, size_t out_stride) {
+void AllRows(const Weights& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
   constexpr size_t kMost = kMostRows<Form, G>;
   for (size_t r = 0; r < n;) {
     const size_t tiles = (n - r + kMost - 1) / kMost;
     const size_t rows = (n - r + tiles - 1) / tiles;
     const auto tile = r == 0 ? RowsUpTo<Form, G, true, static_cast<int>(kMost)>
                              : RowsUpTo<Form, G, false, static_cast<int>(kMost)>;
-    tile(w, group, record_bytes, x.Row(r), rows, out + r * out_stride, out_stride);
+    tile(w, x.From(r), rows, out + r * out_stride, out_stride);
     r += rows;
   }
+  for (size_t r = 0; r < n; ++r) AddRests<Form, G>(w, x.From(r), out + r * out_stride);
 }
 
 template <PackedKind kKind, typename Form>
 void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
-  constexpr size_t kRecordBytes = Record(kKind).bytes;
-  const Activations rows = {x.q, x.stride, x.scale, x.scaled_sum, x.half_sums, x.blocks};
+  Weights groups = {w.data, w.group_bytes, Record(kKind).bytes};
   size_t g = 0;
   for (; n > kMostRows<Form, 1> && g + 2 <= w.n_groups; g += 2) {
-    AllRows<Form, 2>(w, g, kRecordBytes, rows, n, out + g * kGroup, out_stride);
+    AllRows<Form, 2>(groups, x, n, out + g * kGroup, out_stride);
+    groups.data += 2 * w.group_bytes;
   }
   for (; g < w.n_groups; ++g) {
-    AllRows<Form, 1>(w, g, kRecordBytes, rows, n, out + g * kGroup, out_stride);
+    AllRows<Form, 1>(groups, x, n, out + g * kGroup, out_stride);
+    groups.data += w.group_bytes;
   }
 }
 

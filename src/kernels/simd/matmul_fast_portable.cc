@@ -195,29 +195,61 @@ void RowPart(const Part& part, const int8_t* a, float scale, float scaled_sum, f
   }
 }
 
+// Rows whose rests are added while their blocks are expanded once.
+constexpr size_t kRestRows = 64;
+
+// Continues the chains of up to kRestRows rows with their rests.
+template <PackedKind kKind>
+void AddRests(const uint8_t* group, const QuantizedRows& x, size_t n, float* out,
+              size_t out_stride) {
+  constexpr RecordLayout kLayout = Record(kKind);
+  constexpr size_t kPartsOfRecord = kLayout.steps / kActBlock;
+  uint32_t next[kRestRows] = {};
+  Part part;
+  for (uint32_t b = 0; b < x.blocks; ++b) {
+    bool expanded = false;
+    for (size_t r = 0; r < n; ++r) {
+      const size_t at = r * x.blocks + next[r];
+      if (next[r] == x.n_rests[r] || x.rest_block[at] != b) continue;
+      if (!expanded) {
+        ExpandPart<kKind>(group + b / kPartsOfRecord * kLayout.bytes, b % kPartsOfRecord, &part);
+        expanded = true;
+      }
+      RowPart<kKind>(part, x.rest_q + at * kActBlock, x.rest_scale[at], x.rest_scaled_sum[at],
+                     out + r * out_stride);
+      ++next[r];
+    }
+  }
+}
+
 template <PackedKind kKind>
 void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, size_t out_stride) {
   constexpr RecordLayout kLayout = Record(kKind);
   constexpr size_t kPartsOfRecord = kLayout.steps / kActBlock;
   Part parts[kTileParts];
-  const size_t blocks = w.k / kActBlock;
+  const size_t blocks = x.blocks;
   for (size_t g = 0; g < w.n_groups; ++g) {
-    for (size_t r = 0; r < n; ++r)
-      memset(out + r * out_stride + g * kGroup, 0, kGroup * sizeof(float));
+    const uint8_t* group = w.data + g * w.group_bytes;
+    float* sums = out + g * kGroup;
+    for (size_t r = 0; r < n; ++r) memset(sums + r * out_stride, 0, kGroup * sizeof(float));
     for (size_t first = 0; first < blocks; first += kTileParts) {
       const size_t count = blocks - first < kTileParts ? blocks - first : kTileParts;
       for (size_t i = 0; i < count; ++i) {
         const size_t b = first + i;
-        ExpandPart<kKind>(w.data + g * w.group_bytes + b / kPartsOfRecord * kLayout.bytes,
-                          b % kPartsOfRecord, &parts[i]);
+        ExpandPart<kKind>(group + b / kPartsOfRecord * kLayout.bytes, b % kPartsOfRecord,
+                          &parts[i]);
       }
       for (size_t r = 0; r < n; ++r) {
         for (size_t i = 0; i < count; ++i) {
-          const size_t b = first + i;
-          RowPart<kKind>(parts[i], x.q + r * x.stride + b * kActBlock, x.scale[r * x.blocks + b],
-                         x.scaled_sum[r * x.blocks + b], out + r * out_stride + g * kGroup);
+          const size_t at = r * blocks + first + i;
+          RowPart<kKind>(parts[i], x.q + at * kActBlock, x.scale[at], x.scaled_sum[at],
+                         sums + r * out_stride);
         }
       }
+    }
+    for (size_t r = 0; r < n; r += kRestRows) {
+      AddRests<kKind>(group, x.From(r), n - r < kRestRows ? n - r : kRestRows,
+                      sums + r * out_stride, out_stride);
     }
   }
 }

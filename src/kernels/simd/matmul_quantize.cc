@@ -99,13 +99,43 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t
 
 #endif
 
+// The sum of the squares of n floats, in a fixed order.
+inline float SumOfSquares(const float* x, size_t n) {
+  F32 sum = Zero();
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) sum = Add(sum, Mul(Load(x + i), Load(x + i)));
+  if (i < n) {
+    float last[kLanes] = {};
+    memcpy(last, x + i, (n - i) * sizeof(float));
+    sum = Add(sum, Mul(Load(last), Load(last)));
+  }
+  return SumOfLanes(sum);
+}
+
 }  // namespace
 
-void QuantizeRow(const float* x, size_t k, int8_t* q, float* scale, float* scaled_sum,
-                 int32_t* half_sums) {
-  for (size_t b = 0; b < k / kActBlock; ++b) {
-    scale[b] = QuantizeBlock(x + b * kActBlock, q + b * kActBlock, scaled_sum + b, half_sums + b);
+void QuantizeRow(const float* x, const QuantizedRows& row) {
+  for (size_t b = 0; b < row.blocks; ++b) {
+    row.scale[b] = QuantizeBlock(x + b * kActBlock, row.q + b * kActBlock, row.scaled_sum + b,
+                                 row.half_sums + b);
   }
+  const float most =
+      kRestFactor * SumOfSquares(row.scale, row.blocks) / static_cast<float>(row.blocks);
+  uint32_t n = 0;
+  for (size_t b = 0; b < row.blocks; ++b) {
+    const float scale = row.scale[b];
+    if (!(scale * scale > most)) continue;
+    float rest[kActBlock];
+    for (size_t i = 0; i < kActBlock; i += kLanes) {
+      const size_t k = b * kActBlock + i;
+      Store(Sub(Load(x + k), Mul(LoadI8(row.q + k), Set(scale))), rest + i);
+    }
+    row.rest_block[n] = static_cast<uint32_t>(b);
+    row.rest_scale[n] = QuantizeBlock(rest, row.rest_q + n * kActBlock, row.rest_scaled_sum + n,
+                                      row.rest_half_sums + n);
+    ++n;
+  }
+  *row.n_rests = n;
 }
 
 }  // namespace kvasir::KVASIR_SIMD
