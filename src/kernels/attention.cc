@@ -51,7 +51,10 @@ struct Tile {
 // A worker's memory.
 struct Arena {
   float* q;
-  float* page;  // one plane as f32
+  float* page;     // one plane as f32
+  int16_t* q_int;  // QuantizedQueries, for q8 and q4 keys
+  float* q_scale;
+  float* q_sums;
   float* scores;
   float* state;  // running records
   float* part;   // records of the part at hand
@@ -71,6 +74,9 @@ struct Arena {
     Arena a;
     a.q = take(rows * PaddedDim(dim));
     a.page = take(kPageEntries * dim + kLanes);  // the last row of V is read past its end
+    a.q_int = reinterpret_cast<int16_t*>(take(rows * CodecBlocks(dim) * kCodecBlock / 2));
+    a.q_scale = take(rows);
+    a.q_sums = take(rows * CodecBlocks(dim));
     a.scores = take(kScoreFloats);
     a.state = take(rows * RecordFloats(dim));
     a.part = take(rows * RecordFloats(dim));
@@ -86,8 +92,9 @@ struct Arena {
 // The computation of one tile on one worker.
 class TilePass {
  public:
-  TilePass(const PlaneKernels& kernels, const Tile& tile, const Arena& arena)
+  TilePass(const PlaneKernels& kernels, Compute compute, const Tile& tile, const Arena& arena)
       : kernels_(kernels),
+        compute_(compute),
         tile_(tile),
         a_(arena),
         dim_(tile.job->lane.head_dim),
@@ -183,16 +190,11 @@ class TilePass {
  private:
   // 64 scores of each row, -infinity where the row does not see; updates the running maxima.
   void Score(const EntryRun& segment, const uint8_t* next, float* scores) {
-    const PageView& page = *segment.page;
-    int codec = static_cast<int>(page.k_codec);
-    const uint8_t* plane = page.k;
-    if (rows_ >= kExpandFrom && page.k_codec != Codec::kF32) {
-      kernels_.expand_k[codec](plane, dim_, a_.page);
-      plane = reinterpret_cast<const uint8_t*>(a_.page);
-      next = nullptr;
-      codec = static_cast<int>(Codec::kF32);
+    if (IsInteger(segment.page->k_codec) && compute_ == Compute::kFast) {
+      IntegerScores(*segment.page, next, scores);
+    } else {
+      FloatScores(*segment.page, next, scores);
     }
-    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
     const uint64_t* visible = a_.visible;
     if (SeenByAll(segment)) {
       if (segment.bits == ~uint64_t{0}) {
@@ -206,6 +208,35 @@ class TilePass {
       }
     }
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
+  }
+
+  void FloatScores(const PageView& page, const uint8_t* next, float* scores) {
+    int codec = static_cast<int>(page.k_codec);
+    const uint8_t* plane = page.k;
+    if (IsInteger(page.k_codec) || (rows_ >= kExpandFrom && page.k_codec != Codec::kF32)) {
+      kernels_.expand_k[codec](plane, dim_, a_.page);
+      plane = reinterpret_cast<const uint8_t*>(a_.page);
+      next = nullptr;
+      codec = static_cast<int>(Codec::kF32);
+    }
+    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
+  }
+
+  void IntegerScores(const PageView& page, const uint8_t* next, float* scores) {
+    kernels_.integer_scores[static_cast<int>(page.k_codec)](Quantized(), rows_, page.k, dim_, next,
+                                                            scores, stride_);
+  }
+
+  // The tile's queries as integers, made when the first page needs them.
+  const QuantizedQueries& Quantized() {
+    if (quantized_.q != nullptr) return quantized_;
+    const size_t blocks = CodecBlocks(dim_), stride = blocks * kCodecBlock;
+    for (size_t r = 0; r < rows_; ++r) {
+      kernels_.quantize_query(a_.q + r * PaddedDim(dim_), dim_, a_.q_int + r * stride,
+                              a_.q_sums + r * blocks, a_.q_scale + r);
+    }
+    quantized_ = {a_.q_int, a_.q_scale, a_.q_sums, stride, blocks};
+    return quantized_;
   }
 
   bool SeenByAll(const EntryRun& segment) const {
@@ -261,11 +292,13 @@ class TilePass {
   }
 
   const PlaneKernels& kernels_;
+  const Compute compute_;
   const Tile& tile_;
   const Arena& a_;
   const size_t dim_, rows_, record_;
   size_t segments_;  // that fit into the scores
   size_t stride_;    // floats between rows of scores
+  QuantizedQueries quantized_ = {};
 };
 
 }  // namespace
@@ -321,13 +354,15 @@ size_t ArenaBytes(uint32_t max_group, uint32_t dim) {
 }
 }  // namespace
 
-AttentionScratch::AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim)
+AttentionScratch::AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim,
+                                   Compute compute)
     : plan_(std::make_unique<Plan>(MaxSplit(n_workers))),
       buffer_(n_workers * ArenaBytes(max_group, head_dim) +
               SplitFloats(n_workers, max_group, head_dim) * sizeof(float)),
       n_workers_(n_workers),
       max_group_(max_group),
-      head_dim_(head_dim) {
+      head_dim_(head_dim),
+      compute_(compute) {
   CHECK(n_workers > 0 && max_group > 0 && max_group <= kMaxGroup);
   CHECK(head_dim > 0 && head_dim <= kMaxHeadDim);
 }
@@ -433,7 +468,7 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
     const Arena arena =
         Arena::At(reinterpret_cast<uintptr_t>(scratch.buffer_.data()) + worker * arena_bytes,
                   TileRows(scratch.max_group_), scratch.head_dim_, &bytes);
-    TilePass pass(kernels.planes, tile, arena);
+    TilePass pass(kernels.planes, scratch.compute_, tile, arena);
     if (task.n_parts == 0) {
       pass.Clear(arena.state);
       LaneCursor cursor = tile.Entries();
