@@ -12,11 +12,10 @@
 //                   what smollm2's text loses by 4-bit keys, and Qwen's keys, whose large channels
 //                   lie off zero, become useless.
 //
-// q8 and q4 keys are made for products of pairs in integers, entry by entry, K [quads][64]: q8 has
-// four channels in two arrays, [pairs][64][2]; q4 has in byte j of two the channels 4g + j (low
-// half) and 4g + 2 + j (high half), [quads][64][2]. Values lie as rows of [dim], q4 with the even
-// channel in the low half of a byte. Rows are padded to four channels with zeros. Scales and
-// minima: K [blocks][64], V [64][blocks].
+// Keys of q8 and q4 lie ready for 16-bit dot products of pairs of channels: q8 [pairs][64][2]; q4
+// [quads][64][2], where byte j of quad g holds channels 4g + j (low half) and 4g + 2 + j (high
+// half). Values are [64][dim], the even channel of q4 in the low half. Both are padded to four
+// channels with zeros. Scales and minima: K [blocks][64], V [64][blocks].
 //
 // Planes end with their last byte; the memory behind them is readable for 64 bytes past the end.
 #pragma once
