@@ -1,5 +1,6 @@
 // Codecs of KV planes: encoding rows, expanding planes, and the geometry of keys.
 #include "kernels/simd/fill.h"
+#include "kernels/simd/pairs.h"
 #include "kernels/simd/plane_codecs.h"
 
 namespace kvasir::KVASIR_SIMD {
@@ -206,6 +207,12 @@ void FillPlanes(PlaneKernels* table) {
   FillScores(table);
   FillWeightedSums(table);
   FillSoftmax(table);
+#if defined(KVASIR_TARGET_AVX512)
+  FillPairExpand(&table->pairs);
+  FillPairScores(&table->pairs);
+  FillPairWeights(&table->pairs);
+  FillPairSums(&table->pairs);
+#endif
   table->key_inverse_norms = KeyInverseNorms;
   table->key_weighted_sum = KeyWeightedSum;
   table->key_dots = [](const float* k, size_t dim, const float* x, float* dots) {
