@@ -11,14 +11,18 @@
 //   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and
 //     the weighted rows of V are added entry after entry in ascending position. Entries that are
 //     dead, hidden, later or behind the window are skipped. An empty part is skipped.
+//   - Compute::kFast on a target with bf16 dot products (kernels/pair_kernels.h) rounds the
+//     operands of these chains to bf16 where a plane is not f32: q and K, weights and V. The sum
+//     then adds the rounded weights in units of 2^-22, exactly. Codec, target and compute decide
+//     this, never the number of rows.
 //   - Parts are merged in ascending order.
 // Threads split by lanes, tiles of query rows and parts; none of it changes a result. A row that
 // sees no entry yields zeros. Entries without keys (V-only pages) have no score and are skipped.
 //
-// Cost     Each page is decoded once per tile for all query heads of its group. Wide parts make
-//          tiles of fewer rows; a part with more visible pages than the scratch holds scores for
-//          (contexts from about 260,000 positions on, or lanes of nearly empty pages) has its
-//          scores computed twice. Scratch is bounded by AttentionScratch's constructor.
+// Cost     Each page is expanded once per tile of many rows, for all query heads of its group. Wide
+//          parts make tiles of fewer rows; a part with more visible pages than the scratch holds
+//          scores for (contexts from about 260,000 positions on, or lanes of nearly empty pages)
+//          has its scores computed twice. Scratch is bounded by AttentionScratch's constructor.
 #pragma once
 
 #include <cstdint>

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/pair_kernels.h"
 #include "kernels/plane.h"
 
 namespace kvasir {
@@ -59,8 +60,8 @@ struct PlaneKernels {
 
   // Softmax over rows of scores in base 2.
   // 64 scores of each of n rows: those whose bit in visible[r] is clear become -infinity (visible
-  // null: all count), and the eight floats at max + 8 r take the largest of lane e mod 8 seen so
-  // far. NaN never counts.
+  // null: all count), and the sixteen floats at max + 16 r take the largest of lane e mod 16 seen
+  // so far. NaN never counts.
   void (*mask_max)(float* scores, size_t stride, size_t n, const uint64_t* visible, float* max);
   // scores[r][e] = 2^(scores[r][e] - max[r]) for e < slots (a multiple of 8), and sum[r] += each of
   // them, entry after entry. A weight of 0 leaves the sum's bits alone, so masked entries do not
@@ -68,7 +69,7 @@ struct PlaneKernels {
   void (*exp_weights)(float* scores, size_t stride, size_t n, size_t slots, const float* max,
                       float* sum);
   // Adds the softmax record of a part to a running one: n records `stride` floats apart, each
-  // [max, sum, 6 unused, dim channels padded to 8]. A record with max -infinity is empty.
+  // [max, sum, 6 unused, dim channels, a multiple of 8]. A record with max -infinity is empty.
   void (*merge)(float* to, const float* part, size_t n, size_t stride, size_t dim);
 
   // Key geometry, on a K plane expanded to f32 [dim][64] (for policies that score keys):
@@ -79,6 +80,8 @@ struct PlaneKernels {
                            float* anchor);
   // dots[e] = sum over ascending channels of k[c][e] * x[c], all 64 slots.
   void (*key_dots)(const float* k, size_t dim, const float* x, float* dots);
+
+  PairKernels pairs;
 };
 
 }  // namespace kvasir

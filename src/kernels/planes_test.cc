@@ -414,7 +414,7 @@ TEST_P(PlanesTest, MaskedAndNanScoresNeverCountForTheMaximum) {
   scores[64 + 9] = inf;
   scores[64 + 10] = nan;
   const uint64_t visible[3] = {~uint64_t{0}, ~(uint64_t{3} << 9), 0};
-  std::vector<float> lanes(3 * 8, -inf);
+  std::vector<float> lanes(3 * 16, -inf);
   std::vector<float> expected(3, -inf);
   for (size_t r = 0; r < 3; ++r) {
     for (size_t e = 0; e < 64; ++e) {
@@ -424,7 +424,7 @@ TEST_P(PlanesTest, MaskedAndNanScoresNeverCountForTheMaximum) {
   }
   kernels().mask_max(scores.data(), 64, 3, visible, lanes.data());
   for (size_t r = 0; r < 3; ++r) {
-    EXPECT_EQ(*std::max_element(&lanes[r * 8], &lanes[r * 8] + 8), expected[r]) << r;
+    EXPECT_EQ(*std::max_element(&lanes[r * 16], &lanes[r * 16] + 16), expected[r]) << r;
   }
   EXPECT_EQ(scores[64 + 9], -inf);
   EXPECT_EQ(scores[64 + 10], -inf);

@@ -23,7 +23,7 @@ struct Q8Pairs {
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 2;  // of an entry in a step
   const uint8_t* data;
-  void Load(size_t step, size_t e, Pairs (&k)[1]) const {
+  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
     k[0] = SignedBytes(data + (step * kPageEntries + e) * 2);
   }
 };
@@ -32,8 +32,8 @@ struct Q4Pairs {
   static constexpr size_t kPairs = 2;
   static constexpr size_t kBytes = 2;
   const uint8_t* data;
-  void Load(size_t step, size_t e, Pairs (&k)[2]) const {
-    const Pairs bytes = UnsignedBytes(data + (step * kPageEntries + e) * 2);
+  void Load(size_t step, size_t e, Shorts (&k)[2]) const {
+    const Shorts bytes = UnsignedBytes(data + (step * kPageEntries + e) * 2);
     k[0] = LowHalf(bytes);
     k[1] = HighHalf(bytes);
   }
@@ -45,8 +45,8 @@ struct WidePairs {
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 4;
   const int16_t* data;
-  void Load(size_t step, size_t e, Pairs (&k)[1]) const {
-    k[0] = LoadPairs(data + (step * kPageEntries + e) * 2);
+  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
+    k[0] = LoadShorts(data + (step * kPageEntries + e) * 2);
   }
 };
 
@@ -81,15 +81,15 @@ inline void DotBlock(const int16_t* q, size_t stride, const Page<Keys>& page, si
       constexpr size_t kBytes = V * kInts * Keys::kBytes;
       PrefetchStep<kBytes>(next, e / (V * kInts) * page.steps + step);
     }
-    Pairs k[V][Keys::kPairs];
+    Shorts k[V][Keys::kPairs];
     KVASIR_UNROLL
     for (int v = 0; v < V; ++v) page.keys.Load(step, e + static_cast<size_t>(v) * kInts, k[v]);
     KVASIR_UNROLL
     for (int r = 0; r < R; ++r) {
       KVASIR_UNROLL
       for (size_t p = 0; p < Keys::kPairs; ++p) {
-        const Pairs x =
-            SetPair(q + static_cast<size_t>(r) * stride + 2 * (step * Keys::kPairs + p));
+        const Shorts x =
+            SetShorts(q + static_cast<size_t>(r) * stride + 2 * (step * Keys::kPairs + p));
         KVASIR_UNROLL
         for (int v = 0; v < V; ++v) sum[r][v] = AddDot(sum[r][v], k[v][p], x);
       }
@@ -144,10 +144,10 @@ template <typename Keys>
 void Widen(const Page<Keys>& page, int16_t* out) {
   for (size_t step = 0; step < page.steps; ++step) {
     for (size_t e = 0; e < kPageEntries; e += kInts) {
-      Pairs k[Keys::kPairs];
+      Shorts k[Keys::kPairs];
       page.keys.Load(step, e, k);
       for (size_t p = 0; p < Keys::kPairs; ++p) {
-        StorePairs(k[p], out + ((step * Keys::kPairs + p) * kPageEntries + e) * 2);
+        StoreShorts(k[p], out + ((step * Keys::kPairs + p) * kPageEntries + e) * 2);
       }
     }
   }

@@ -76,11 +76,13 @@ struct FloatValues {
   F32 Load(size_t e, size_t c, int v) const { return E::Load(data + e * dim + c + 8 * v); }
 };
 
-// f32 copies of the scales or minima of a V plane.
+// f32 copies of the scales or minima of a V plane, and behind them zeros for a row of no page.
 struct BlockFactors {
-  float value[kPageEntries * kMaxHeadDim / kCodecBlock];
+  static constexpr size_t kZeros = kPageEntries * kMaxHeadDim / kCodecBlock;
+  float value[kZeros + kMaxHeadDim / kCodecBlock];
 
   BlockFactors(const uint8_t* at, size_t blocks) {
+    memset(value + kZeros, 0, sizeof(value) - kZeros * sizeof(float));
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(at);
     for (size_t i = 0; i < kPageEntries * blocks; i += kLanes) {
       Store(LoadF16(halves + i), value + i);

@@ -1,6 +1,7 @@
 // Codecs of KV planes: encoding rows and expanding planes of floats (q8 and q4:
 // quantized_planes.cc), and the geometry of keys.
 #include "kernels/simd/fill.h"
+#include "kernels/simd/pairs.h"
 #include "kernels/simd/plane_codecs.h"
 
 namespace kvasir::KVASIR_SIMD {
@@ -117,6 +118,12 @@ void FillPlanes(PlaneKernels* table) {
   FillIntegerScores(table);
   FillWeightedSums(table);
   FillSoftmax(table);
+#if defined(KVASIR_TARGET_AVX512)
+  FillPairExpand(&table->pairs);
+  FillPairScores(&table->pairs);
+  FillPairWeights(&table->pairs);
+  FillPairSums(&table->pairs);
+#endif
   table->key_inverse_norms = KeyInverseNorms;
   table->key_weighted_sum = KeyWeightedSum;
   table->key_dots = [](const float* k, size_t dim, const float* x, float* dots) {
