@@ -14,6 +14,7 @@ constexpr CodecName kCodecNames[] = {
     {Codec::kF16, "f16", "f16"},
     {Codec::kBF16, "bf16", "bf16"},
     {Codec::kQ8, "q8", "q8_0"},
+    {Codec::kQ4, "q4", "q4_0"},
 };
 static_assert(std::size(kCodecNames) == kCodecs);
 

@@ -35,12 +35,13 @@ TEST(Codecs, AreNamedPerSideOrForBoth) {
   EXPECT_EQ(Codecs({"--kv-codec", "bf16:for=k", "--kv-codec", "f32:for=v"}),
             (CodecPair{Codec::kBF16, Codec::kF32}));
   EXPECT_EQ(Codecs({"-ctk", "q8_0", "-ctv", "f16"}), (CodecPair{Codec::kQ8, Codec::kF16}));
+  EXPECT_EQ(Codecs({"-ctk", "q8", "-ctv", "q4_0"}), (CodecPair{Codec::kQ8, Codec::kQ4}));
   EXPECT_EQ(Codecs({"--kv-cache-dtype", "f32"}), (CodecPair{Codec::kF32, Codec::kF32}));
 }
 
 TEST(Codecs, AreRefusedWithTheListWhenUnknown) {
-  EXPECT_THAT(Refusal({"-ctk", "iq4_nl"}), HasSubstr("f32, f16, bf16, q8_0"));
-  EXPECT_THAT(Refusal({"--kv-codec", "q3"}), HasSubstr("f32, f16, bf16, q8"));
+  EXPECT_THAT(Refusal({"-ctk", "iq4_nl"}), HasSubstr("f32, f16, bf16, q8_0, q4_0"));
+  EXPECT_THAT(Refusal({"--kv-codec", "q3"}), HasSubstr("f32, f16, bf16, q8, q4"));
   EXPECT_THAT(Refusal({"--kv-codec", "q8:fro=k"}), HasSubstr("for"));
   EXPECT_THAT(Refusal({"--kv-codec", "q8:for=q"}), HasSubstr("k|v"));
 }

@@ -243,7 +243,7 @@ constexpr CliOption kOptions[] = {
      {},
      "SPEC"},
     {{.name = "kv-codec",
-      .help = "how entries are stored: f32 f16 bf16 q8, for one side alone with "
+      .help = "how entries are stored: f32 f16 bf16 q8 q4, for one side alone with "
               ":for=k or :for=v; may be given several times (default f16)"},
      kModelVerbs,
      {},
@@ -251,7 +251,7 @@ constexpr CliOption kOptions[] = {
      "SPEC",
      true},
     {{.name = "cache-type-k",
-      .help = "codec of the keys under llama.cpp's name: f32 f16 bf16 q8_0"},
+      .help = "codec of the keys under llama.cpp's name: f32 f16 bf16 q8_0 q4_0"},
      kModelVerbs,
      "ctk",
      {},

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/checked.h"
@@ -14,21 +15,27 @@ namespace kvasir {
 
 namespace {
 
-constexpr uint32_t kLanes = 8;
+constexpr uint32_t kRecordHead = 8;  // floats of a record before its channels
+constexpr uint32_t kMaxLanes = 16;   // PlaneKernels::mask_max
+constexpr uint32_t kSumLanes = 8;    // PairKernels::weights
 constexpr uint32_t kMinShift = 9;  // parts of 512 positions and more
 constexpr size_t kMaxParts = 65;   // p / w <= 64
 constexpr uint32_t kMaxGroup = 256;
 constexpr uint32_t kTileRows = 48;    // query rows of a tile: a multiple of the kernels' six
-constexpr uint32_t kExpandFrom = 12;  // rows from which a page is first expanded to f32
+constexpr uint32_t kPairedRows = 96;  // the same with dot products of pairs: expanding costs more
+constexpr uint32_t kExpandFrom = 12;  // rows from which a page is first expanded
 constexpr uint32_t kPartTaskEntries = 512;
 constexpr size_t kScoreFloats = 72 * 1024;  // 288 KiB: scores and a page stay in a 512 KiB L2
 constexpr float kEmpty = -std::numeric_limits<float>::infinity();
 constexpr float kLog2E = 1.44269504088896340736f;
 
-size_t PaddedDim(size_t dim) { return RoundUp<size_t>(dim, kLanes); }
 // Softmax record of a row: maximum, sum, six unused, channels (PlaneKernels::merge).
-size_t RecordFloats(size_t dim) { return kLanes + PaddedDim(dim); }
-size_t TileRows(uint32_t group) { return std::max<size_t>(kTileRows, group); }
+size_t RecordFloats(size_t dim) { return kRecordHead + PaddedDim(dim); }
+size_t TileRows(uint32_t group) { return std::max<size_t>(kPairedRows, group); }
+// Operands of attention over such planes are rounded to bf16.
+bool UsesPairs(const PairKernels* pairs, Codec codec) {
+  return pairs != nullptr && codec != Codec::kF32;
+}
 
 // Consecutive rows of one job that sum by the same part width.
 struct Tile {
@@ -51,13 +58,19 @@ struct Tile {
 // A worker's memory.
 struct Arena {
   float* q;
-  float* page;  // one plane as f32
-  float* scores;
+  uint32_t* q_pairs;
+  int16_t* q_int;  // QuantizedQueries, for q8 and q4 keys
+  float* q_scale;
+  float* q_sums;
+  float* page;      // one plane as f32
+  uint32_t* pairs;  // or as pairs
+  float* scores;    // then weights, in place
   float* state;  // running records
   float* part;   // records of the part at hand
-  float* lanes;  // running maxima, eight lanes a row
+  float* lanes;  // running maxima, kMaxLanes a row
   float* max;
-  float* sum;
+  float* sum;           // of f32 weights
+  uint64_t* pair_sums;  // of rounded ones, kSumLanes a row
   uint64_t* visible;
 
   // `memory` 0 only counts the bytes.
@@ -68,15 +81,22 @@ struct Arena {
       next += RoundUp<size_t>(n * sizeof(float), 64);
       return at;
     };
+    const auto take_pairs = [&](size_t n) { return reinterpret_cast<uint32_t*>(take(n)); };
     Arena a;
     a.q = take(rows * PaddedDim(dim));
-    a.page = take(kPageEntries * dim + kLanes);  // the last row of V is read past its end
+    a.q_pairs = take_pairs(rows * PairedDim(dim));
+    a.q_int = reinterpret_cast<int16_t*>(take(rows * CodecBlocks(dim) * kCodecBlock / 2));
+    a.q_scale = take(rows);
+    a.q_sums = take(rows * CodecBlocks(dim));
+    a.page = take(kPageEntries * dim + kPairLanes);  // the last row of V is read past its end
+    a.pairs = take_pairs(kPageEntries / 2 * PaddedDim(dim));
     a.scores = take(kScoreFloats);
     a.state = take(rows * RecordFloats(dim));
     a.part = take(rows * RecordFloats(dim));
-    a.lanes = take(rows * kLanes);
+    a.lanes = take(rows * kMaxLanes);
     a.max = take(rows);
     a.sum = take(rows);
+    a.pair_sums = reinterpret_cast<uint64_t*>(take(rows * kSumLanes * 2));
     a.visible = reinterpret_cast<uint64_t*>(take(rows * 2));
     *bytes = next - memory;
     return a;
@@ -86,8 +106,12 @@ struct Arena {
 // The computation of one tile on one worker.
 class TilePass {
  public:
-  TilePass(const PlaneKernels& kernels, const Tile& tile, const Arena& arena)
+  // `pairs`: null where nothing is rounded to bf16.
+  TilePass(const PlaneKernels& kernels, const PairKernels* pairs, Compute compute, const Tile& tile,
+           const Arena& arena)
       : kernels_(kernels),
+        pairs_(pairs),
+        compute_(compute),
         tile_(tile),
         a_(arena),
         dim_(tile.job->lane.head_dim),
@@ -103,8 +127,12 @@ class TilePass {
     for (uint32_t r = 0; r < tile.n; ++r) {
       for (uint32_t g = 0; g < job.group; ++g) {
         const float* from = job.q + (tile.row + r) * job.row_stride + size_t{g} * dim_;
-        float* to = a_.q + (size_t{r} * job.group + g) * PaddedDim(dim_);
+        const size_t i = size_t{r} * job.group + g;
+        float* to = a_.q + i * PaddedDim(dim_);
         for (size_t c = 0; c < dim_; ++c) to[c] = from[c] * scale;
+        if (pairs_ != nullptr) {
+          pairs_->pair_queries(from, scale, dim_, a_.q_pairs + i * PairedDim(dim_));
+        }
       }
     }
   }
@@ -118,7 +146,7 @@ class TilePass {
     const uint64_t part = segment.part;
     const PageView* first_page = segment.page;
     const LaneCursor begin = *cursor;
-    std::fill_n(a_.lanes, rows_ * kLanes, kEmpty);
+    std::fill_n(a_.lanes, rows_ * kMaxLanes, kEmpty);
     size_t n = 0;
     for (bool more = true; more && segment.part == part; ++n) {
       const EntryRun now = segment;
@@ -129,13 +157,13 @@ class TilePass {
     }
 
     for (size_t r = 0; r < rows_; ++r) {
-      const float* lanes = a_.lanes + r * kLanes;
-      a_.max[r] = *std::max_element(lanes, lanes + kLanes);
+      const float* lanes = a_.lanes + r * kMaxLanes;
+      a_.max[r] = *std::max_element(lanes, lanes + kMaxLanes);
       a_.sum[r] = 0;
       std::fill_n(records + r * record_, record_, 0.0f);
     }
+    std::fill_n(a_.pair_sums, rows_ * kSumLanes, 0);
     const bool kept = n <= segments_;
-    if (kept) Weigh(a_.scores, n * kPageEntries);
     LaneCursor again = begin;
     again.Next(&segment);
     for (size_t i = 0; i < n; ++i) {
@@ -146,14 +174,16 @@ class TilePass {
         scores += i * kPageEntries;
       } else {  // more segments than the scratch holds: the same scores once more
         Score(now, nullptr, scores);
-        Weigh(scores, kPageEntries);
       }
+      Weigh(now, scores);
       const uint8_t* next = !more ? nullptr : i + 1 < n ? segment.page->v : segment.page->k;
       Sum(now, next, scores, records);
     }
     for (size_t r = 0; r < rows_; ++r) {
       records[r * record_] = a_.max[r];
-      records[r * record_ + 1] = a_.sum[r];
+      const uint64_t* units = a_.pair_sums + r * kSumLanes;
+      const uint64_t total = std::accumulate(units, units + kSumLanes, uint64_t{0});
+      records[r * record_ + 1] = a_.sum[r] + static_cast<float>(total) * kPairSumUnit;
     }
     return true;
   }
@@ -176,23 +206,21 @@ class TilePass {
         continue;
       }
       const float inverse = 1.0f / state[1];
-      for (size_t c = 0; c < dim_; ++c) out[c] = state[kLanes + c] * inverse;
+      // Sums of underflows may be zeros of either sign, which depends on how entries were paired.
+      for (size_t c = 0; c < dim_; ++c) out[c] = state[kRecordHead + c] * inverse + 0.0f;
     }
   }
 
  private:
   // 64 scores of each row, -infinity where the row does not see; updates the running maxima.
   void Score(const EntryRun& segment, const uint8_t* next, float* scores) {
-    const PageView& page = *segment.page;
-    int codec = static_cast<int>(page.k_codec);
-    const uint8_t* plane = page.k;
-    if (rows_ >= kExpandFrom && page.k_codec != Codec::kF32) {
-      kernels_.expand_k[codec](plane, dim_, a_.page);
-      plane = reinterpret_cast<const uint8_t*>(a_.page);
-      next = nullptr;
-      codec = static_cast<int>(Codec::kF32);
+    if (IsInteger(segment.page->k_codec) && compute_ == Compute::kFast) {
+      IntegerScores(*segment.page, next, scores);
+    } else if (UsesPairs(pairs_, segment.page->k_codec)) {
+      PairScores(*segment.page, next, scores);
+    } else {
+      FloatScores(*segment.page, next, scores);
     }
-    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
     const uint64_t* visible = a_.visible;
     if (SeenByAll(segment)) {
       if (segment.bits == ~uint64_t{0}) {
@@ -208,6 +236,47 @@ class TilePass {
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
   }
 
+  void FloatScores(const PageView& page, const uint8_t* next, float* scores) {
+    int codec = static_cast<int>(page.k_codec);
+    const uint8_t* plane = page.k;
+    if (IsInteger(page.k_codec) || (rows_ >= kExpandFrom && page.k_codec != Codec::kF32)) {
+      kernels_.expand_k[codec](plane, dim_, a_.page);
+      plane = reinterpret_cast<const uint8_t*>(a_.page);
+      next = nullptr;
+      codec = static_cast<int>(Codec::kF32);
+    }
+    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
+  }
+
+  void IntegerScores(const PageView& page, const uint8_t* next, float* scores) {
+    kernels_.integer_scores[static_cast<int>(page.k_codec)](Quantized(), rows_, page.k, dim_, next,
+                                                            scores, stride_);
+  }
+
+  // The tile's queries as integers, made when the first page needs them.
+  const QuantizedQueries& Quantized() {
+    if (quantized_.q != nullptr) return quantized_;
+    const size_t blocks = CodecBlocks(dim_), stride = blocks * kCodecBlock;
+    for (size_t r = 0; r < rows_; ++r) {
+      kernels_.quantize_query(a_.q + r * PaddedDim(dim_), dim_, a_.q_int + r * stride,
+                              a_.q_sums + r * blocks, a_.q_scale + r);
+    }
+    quantized_ = {a_.q_int, a_.q_scale, a_.q_sums, stride, blocks};
+    return quantized_;
+  }
+
+  void PairScores(const PageView& page, const uint8_t* next, float* scores) {
+    int codec = static_cast<int>(page.k_codec);
+    const uint8_t* plane = page.k;
+    if (pairs_->scores_in_place[codec] != nullptr && rows_ < kExpandFrom) {
+      pairs_->scores_in_place[codec](a_.q_pairs, PairedDim(dim_), rows_, plane, dim_, next, scores,
+                                     stride_);
+      return;
+    }
+    pairs_->expand_k[codec](plane, dim_, a_.pairs);
+    pairs_->scores(a_.q_pairs, PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
+  }
+
   bool SeenByAll(const EntryRun& segment) const {
     return segment.last() <= tile_.first() && segment.first() >= tile_.lowest(tile_.n - 1);
   }
@@ -218,16 +287,63 @@ class TilePass {
     return bits & ~SlotsBelow(*segment.page, bits, tile_.lowest(row));
   }
 
-  void Weigh(float* scores, size_t slots) {
-    kernels_.exp_weights(scores, stride_, rows_, slots, a_.max, a_.sum);
+  void Weigh(const EntryRun& segment, float* scores) {
+    if (UsesPairs(pairs_, segment.page->v_codec)) {
+      pairs_->weights(scores, stride_, rows_, segment.bits, a_.max, a_.pair_sums);
+    } else {
+      kernels_.exp_weights(scores, stride_, rows_, kPageEntries, a_.max, a_.sum);
+    }
   }
 
-  // Adds the weighted rows of V. Rows that see less than the whole segment go in small blocks: what
+  // Adds the weighted rows of V.
+  void Sum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
+    CHECK(segment.page->v != nullptr);
+    if (UsesPairs(pairs_, segment.page->v_codec)) {
+      PairSum(segment, next, weights, records);
+    } else {
+      FloatSum(segment, next, weights, records);
+    }
+  }
+
+  // Entries that a row does not see have weight 0, which does no harm as long as their V is finite.
+  // Where it is not, and in place where nobody looks, every row gets the entries that it sees.
+  void PairSum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
+    int codec = static_cast<int>(segment.page->v_codec);
+    const uint8_t* plane = segment.page->v;
+    const auto* p = reinterpret_cast<const uint32_t*>(weights);
+    const size_t group = tile_.job->group;
+    const bool seen_by_all = SeenByAll(segment);
+    if (pairs_->sums_in_place[codec] != nullptr && rows_ < kExpandFrom) {
+      const size_t step = seen_by_all ? tile_.n : 1;
+      for (uint32_t r = 0; r < tile_.n; r += static_cast<uint32_t>(step)) {
+        const uint64_t seen = seen_by_all ? segment.bits : Visible(segment, r);
+        pairs_->sums_in_place[codec](p + r * group * stride_, stride_, step * group, plane, dim_,
+                                     segment.bits, seen, next,
+                                     records + r * group * record_ + kRecordHead, record_);
+      }
+      return;
+    }
+    const auto expand = [&](uint64_t seen) {
+      return pairs_->expand_v[codec](plane, dim_, segment.bits, seen, a_.pairs);
+    };
+    const auto add = [&](uint32_t row, size_t n) {
+      const size_t n_pairs = (static_cast<size_t>(std::popcount(segment.bits)) + 1) / 2;
+      pairs_->sums(p + row * group * stride_, stride_, n * group, a_.pairs, n_pairs, dim_,
+                   records + row * group * record_ + kRecordHead, record_);
+    };
+    if (expand(segment.bits) || seen_by_all) return add(0, tile_.n);
+    for (uint32_t r = 0; r < tile_.n; ++r) {
+      expand(Visible(segment, r));
+      add(r, 1);
+    }
+  }
+
+  // Rows that see less than the whole segment go in small blocks: what
   // all of a block see at once, before and after it what each row sees alone; never an entry with
   // weight 0, whose V might not be finite.
-  void Sum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
+  void FloatSum(const EntryRun& segment, const uint8_t* next, const float* weights,
+                float* records) {
     const PageView& page = *segment.page;
-    CHECK(page.v != nullptr);
     int codec = static_cast<int>(page.v_codec);
     const uint8_t* plane = page.v;
     if (rows_ >= kExpandFrom && page.v_codec != Codec::kF32) {
@@ -240,7 +356,7 @@ class TilePass {
     const auto add = [&](uint32_t row, uint32_t n, size_t begin, size_t end) {
       kernels_.weighted_sum[codec](weights + row * group * stride_, stride_, size_t{n} * group,
                                    plane, dim_, begin, end, segment.bits, next,
-                                   records + row * group * record_ + kLanes, record_);
+                                   records + row * group * record_ + kRecordHead, record_);
     };
     if (SeenByAll(segment)) return add(0, tile_.n, 0, kPageEntries);
     const uint32_t block = std::max(1u, kExpandFrom / group);
@@ -261,11 +377,14 @@ class TilePass {
   }
 
   const PlaneKernels& kernels_;
+  const PairKernels* pairs_;
+  const Compute compute_;
   const Tile& tile_;
   const Arena& a_;
   const size_t dim_, rows_, record_;
   size_t segments_;  // that fit into the scores
   size_t stride_;    // floats between rows of scores
+  QuantizedQueries quantized_ = {};
 };
 
 }  // namespace
@@ -303,7 +422,8 @@ struct AttentionScratch::Plan {
   std::vector<Task> tasks;
   std::unique_ptr<std::atomic<uint32_t>[]> open_parts;  // of each split tile
 
-  void CutTiles(std::span<const AttentionJob> jobs, uint32_t max_group, uint32_t max_dim);
+  void CutTiles(std::span<const AttentionJob> jobs, uint32_t max_group, uint32_t max_dim,
+                uint32_t tile_rows);
   void CutTasks(size_t n_workers, float* records, size_t record_floats);
   void Split(uint32_t tile, float* records);
 };
@@ -321,13 +441,15 @@ size_t ArenaBytes(uint32_t max_group, uint32_t dim) {
 }
 }  // namespace
 
-AttentionScratch::AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim)
+AttentionScratch::AttentionScratch(size_t n_workers, uint32_t max_group, uint32_t head_dim,
+                                   Compute compute)
     : plan_(std::make_unique<Plan>(MaxSplit(n_workers))),
       buffer_(n_workers * ArenaBytes(max_group, head_dim) +
               SplitFloats(n_workers, max_group, head_dim) * sizeof(float)),
       n_workers_(n_workers),
       max_group_(max_group),
-      head_dim_(head_dim) {
+      head_dim_(head_dim),
+      compute_(compute) {
   CHECK(n_workers > 0 && max_group > 0 && max_group <= kMaxGroup);
   CHECK(head_dim > 0 && head_dim <= kMaxHeadDim);
 }
@@ -337,7 +459,7 @@ AttentionScratch& AttentionScratch::operator=(AttentionScratch&&) noexcept = def
 size_t AttentionScratch::bytes() const { return buffer_.size(); }
 
 void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32_t max_group,
-                                      uint32_t max_dim) {
+                                      uint32_t max_dim, uint32_t tile_rows) {
   tiles.clear();
   work.clear();
   for (const AttentionJob& job : jobs) {
@@ -350,7 +472,7 @@ void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32
       // Wide parts: fewer rows, so that a part's scores fit; at least what expanded pages pay for.
       const uint64_t entries = std::min<uint64_t>(uint64_t{1} << shift, job.lane.n_entries);
       const uint64_t fitting = kScoreFloats / (entries + 3 * kPageEntries);
-      const uint64_t heads = std::clamp<uint64_t>(fitting, kExpandFrom, kTileRows);
+      const uint64_t heads = std::clamp<uint64_t>(fitting, kExpandFrom, tile_rows);
       rows = std::min(rows, std::max<uint64_t>(1, heads / job.group));
       tiles.push_back({&job, row, static_cast<uint32_t>(rows), shift});
       const uint64_t seen =
@@ -421,7 +543,9 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
   CHECK(workers.size() <= scratch.n_workers_);
   const size_t arena_bytes = ArenaBytes(scratch.max_group_, scratch.head_dim_);
   AttentionScratch::Plan& plan = *scratch.plan_;
-  plan.CutTiles(jobs, scratch.max_group_, scratch.head_dim_);
+  const PairKernels* pairs =
+      kernels.planes.pairs && scratch.compute_ == Compute::kFast ? &kernels.planes.pairs : nullptr;
+  plan.CutTiles(jobs, scratch.max_group_, scratch.head_dim_, pairs ? kPairedRows : kTileRows);
   plan.CutTasks(workers.size(),
                 reinterpret_cast<float*>(scratch.buffer_.data() + scratch.n_workers_ * arena_bytes),
                 SplitFloats(scratch.n_workers_, scratch.max_group_, scratch.head_dim_));
@@ -433,7 +557,7 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
     const Arena arena =
         Arena::At(reinterpret_cast<uintptr_t>(scratch.buffer_.data()) + worker * arena_bytes,
                   TileRows(scratch.max_group_), scratch.head_dim_, &bytes);
-    TilePass pass(kernels.planes, tile, arena);
+    TilePass pass(kernels.planes, pairs, scratch.compute_, tile, arena);
     if (task.n_parts == 0) {
       pass.Clear(arena.state);
       LaneCursor cursor = tile.Entries();

@@ -170,14 +170,35 @@ struct Queries {
   }
 };
 
-class AttentionTest : public testing::TestWithParam<const Kernels*> {
+// A target and what it may round.
+struct Arithmetic {
+  const Kernels* kernels;
+  Compute compute;
+};
+std::vector<Arithmetic> Arithmetics() {
+  std::vector<Arithmetic> all;
+  for (const Kernels* kernels : AvailableKernels()) {
+    all.push_back({kernels, Compute::kExact});
+    all.push_back({kernels, Compute::kFast});
+  }
+  return all;
+}
+
+class AttentionTest : public testing::TestWithParam<Arithmetic> {
  protected:
-  const Kernels& kernels() const { return *GetParam(); }
+  const Kernels& kernels() const { return *GetParam().kernels; }
+  Compute compute() const { return GetParam().compute; }
+  // Largest error against the oracle: four operands rounded by up to 2^-8 each, scores of any size;
+  // without dot products of bf16, kFast rounds queries of integer keys to 16 bits.
+  double Bound() const {
+    if (compute() == Compute::kExact) return 1e-11;
+    return kernels().planes.pairs ? 4e-5 : 3e-9;
+  }
 
   std::vector<float> Attend(const LaneView& lane, const Queries& queries, uint32_t row, uint32_t n,
                             size_t threads = 1) const {
     Workers workers(threads);
-    AttentionScratch scratch(threads, queries.group, static_cast<uint32_t>(queries.dim));
+    AttentionScratch scratch(threads, queries.group, static_cast<uint32_t>(queries.dim), compute());
     std::vector<float> out;
     const AttentionJob job = queries.Job(lane, row, n, &out);
     Attention(kernels(), workers, {&job, 1}, scratch);
@@ -214,8 +235,11 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest, testing::ValuesIn(AvailableKernels()),
-                         [](const auto& target) { return std::string(target.param->target); });
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest, testing::ValuesIn(Arithmetics()),
+                         [](const auto& test) {
+                           return std::string(test.param.kernels->target) +
+                                  (test.param.compute == Compute::kFast ? "_fast" : "");
+                         });
 
 TEST(Parts, AreTheNarrowestWithAtMostSixtyFiveBeforeAPosition) {
   EXPECT_EQ(PartShift(0), 9u);
@@ -234,9 +258,29 @@ TEST_P(AttentionTest, MatchesThePlainLoopsForEveryPairOfCodecs) {
         const Lane lane(kernels(), entries, Layout::kAligned, static_cast<Codec>(k),
                         static_cast<Codec>(v));
         // Few rows read planes as they are, many expand them.
-        EXPECT_LT(Error(lane.view(), Queries(dim, 1, 3, 229)), 1e-11) << dim << " " << k << v;
-        EXPECT_LT(Error(lane.view(), Queries(dim, 30, 2, 200)), 1e-11) << dim << " " << k << v;
+        EXPECT_LT(Error(lane.view(), Queries(dim, 1, 3, 229)), Bound()) << dim << " " << k << v;
+        EXPECT_LT(Error(lane.view(), Queries(dim, 30, 2, 200)), Bound()) << dim << " " << k << v;
       }
+    }
+  }
+}
+
+TEST_P(AttentionTest, ExactJobsReadIntegerKeysAsTheValuesTheyStandFor) {
+  const Entries entries(40, Range(0, 300), 40);
+  for (const Codec codec : {Codec::kQ8, Codec::kQ4}) {
+    const Lane lane(kernels(), entries, Layout::kAligned, codec, Codec::kF32);
+    Entries same = entries;  // as f32
+    for (size_t i = 0; i < same.positions.size(); ++i) {
+      for (size_t c = 0; c < 40; ++c) {
+        const PageView& page = lane.view().pages[i / 64];
+        same.k[i * 40 + c] = ref::PlaneValue(codec, page.k, 40, true, i % 64, c);
+      }
+    }
+    const Lane floats(kernels(), same, Layout::kAligned, Codec::kF32, Codec::kF32);
+    for (const uint32_t rows : {1u, 40u}) {
+      const Queries queries(40, rows, 3, 250);
+      EXPECT_EQ(SameBits(Attend(lane.view(), queries), Attend(floats.view(), queries)),
+                compute() == Compute::kExact);
     }
   }
 }
@@ -244,8 +288,8 @@ TEST_P(AttentionTest, MatchesThePlainLoopsForEveryPairOfCodecs) {
 TEST_P(AttentionTest, MatchesThePlainLoopsOverManyParts) {
   const Entries entries(16, Sparse(3000, 0, 30, 3), 2);
   const Lane lane(kernels(), entries, Layout::kHoles, Codec::kF16, Codec::kQ8);
-  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 40000)), 1e-11);
-  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 200000)), 1e-11);
+  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 40000)), Bound());
+  EXPECT_LT(Error(lane.view(), Queries(16, 3, 2, 200000)), Bound());
 }
 
 TEST_P(AttentionTest, TheLayoutOfPagesDoesNotChangeBits) {
@@ -256,7 +300,9 @@ TEST_P(AttentionTest, TheLayoutOfPagesDoesNotChangeBits) {
       {Entries(64, Sparse(900, 5, 1000, 9), 10), 1000000},
   };
   for (const auto& [entries, first] : cases) {
-    for (const auto& [k, v] : {std::pair(Codec::kF16, Codec::kF16), {Codec::kQ8, Codec::kBF16}}) {
+    for (const auto& [k, v] : {std::pair(Codec::kF16, Codec::kF16),
+                               {Codec::kQ8, Codec::kBF16},
+                               {Codec::kQ4, Codec::kQ4}}) {
       for (const uint32_t rows : {1, 40}) {
         const Queries queries(entries.dim, rows, 3, first);
         const Lane aligned(kernels(), entries, Layout::kAligned, k, v);
@@ -274,7 +320,7 @@ TEST_P(AttentionTest, TheLayoutOfPagesDoesNotChangeBits) {
 
 TEST_P(AttentionTest, ARowHasTheSameBitsAloneAndInAnyBlock) {
   const uint32_t first = 480;
-  for (const Codec codec : {Codec::kF32, Codec::kF16, Codec::kBF16, Codec::kQ8}) {
+  for (const Codec codec : {Codec::kF32, Codec::kF16, Codec::kBF16, Codec::kQ8, Codec::kQ4}) {
     for (const uint32_t group : {1, 3, 7}) {
       const size_t dim = group == 3 ? 80 : 64;
       const Entries entries(dim, Range(0, first + 90), 11);
@@ -301,8 +347,8 @@ TEST_P(AttentionTest, AWindowHidesWhatLiesBehindIt) {
   const Lane holes(kernels(), sparse, Layout::kHoles, Codec::kF32, Codec::kF32);
   for (const uint32_t window : {1u, 2u, 7u, 64u, 100u, 513u, 5000u}) {
     for (const uint32_t rows : {1u, 90u}) {
-      EXPECT_LT(Error(aligned.view(), Queries(40, rows, 3, 600, window)), 1e-11) << window;
-      EXPECT_LT(Error(holes.view(), Queries(40, rows, 2, 2000, window)), 1e-11) << window;
+      EXPECT_LT(Error(aligned.view(), Queries(40, rows, 3, 600, window)), Bound()) << window;
+      EXPECT_LT(Error(holes.view(), Queries(40, rows, 2, 2000, window)), Bound()) << window;
     }
   }
 }
@@ -359,7 +405,7 @@ TEST_P(AttentionTest, RowsKeepTheirBitsAcrossPartBorders) {
       ASSERT_EQ(0, std::memcmp(got.data(), &all[r * queries.stride()], 32 * sizeof(float)))
           << border << " " << r;
     }
-    EXPECT_LT(Error(lane.view(), queries), 1e-11) << border;
+    EXPECT_LT(Error(lane.view(), queries), Bound()) << border;
   }
 }
 
@@ -374,7 +420,7 @@ TEST_P(AttentionTest, ThreadsDoNotChangeBits) {
     std::vector<std::vector<float>> expected;
     for (const size_t threads : {1, 2, 3, 3}) {  // twice: whoever comes last merges
       Workers workers(threads);
-      AttentionScratch scratch(threads, 3, 64);
+      AttentionScratch scratch(threads, 3, 64, compute());
       std::vector<std::vector<float>> out(3);
       const AttentionJob jobs[] = {queries.Job(a.view(), 0, rows, &out[0]),
                                    queries.Job(b.view(), 0, rows, &out[1]),
@@ -418,7 +464,7 @@ TEST_P(AttentionTest, TheLastPositionsDoNotOverflow) {
   const Lane lane(kernels(), entries, Layout::kPacked, Codec::kF32, Codec::kF32);
   const Lane aligned(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
   const Queries queries(16, 70, 1, end - 69);
-  EXPECT_LT(Error(lane.view(), queries), 1e-11);
+  EXPECT_LT(Error(lane.view(), queries), Bound());
   EXPECT_TRUE(SameBits(Attend(lane.view(), queries), Attend(aligned.view(), queries)));
 }
 

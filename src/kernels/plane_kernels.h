@@ -1,17 +1,30 @@
 // Per-target pieces of the KV codecs and of attention; kernels/attention.h and kv/ are what callers
 // use. Tables of function pointers are indexed by Codec.
 //
-// For every codec an element has one f32 value (q8: f32(q) * f32(scale), rounded once), and a
-// kernel of a codec gives the bits of the f32 kernel on the expanded plane: callers choose by speed
-// alone.
+// For every codec an element has one f32 value (q8: f32(q) * f32(scale); q4: that, exact, plus
+// f32(min), rounded once), and a kernel of a codec gives the bits of the f32 kernel on the expanded
+// plane: callers choose by speed alone. Scores of integer keys by integer products are another sum
+// with its own rule (integer_scores).
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/pair_kernels.h"
 #include "kernels/plane.h"
 
 namespace kvasir {
+
+// View: query rows as 16-bit integers. scale = amax / 32767 of the row, q = x * (32767 / amax)
+// rounded to nearest even. A row whose amax is below 2^-110 counts as zero (scale 0); one with an
+// infinity or a NaN has scale NaN and q 0, so that its scores are NaN.
+struct QuantizedQueries {
+  const int16_t* q;    // rows `stride` apart, zeros from dim on
+  const float* scale;  // [n]
+  const float* sums;   // [n][blocks]: of q over 32 channels, exact
+  size_t stride;       // a multiple of 32
+  size_t blocks;       // stride / 32
+};
 
 struct PlaneKernels {
   // Writes `n` rows of `dim` floats, `stride` floats apart, into slots [slot, slot + n) of a plane.
@@ -25,9 +38,19 @@ struct PlaneKernels {
 
   // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one
   // FMA chain, for r < n rows and all 64 slots e (dead ones receive anything). `next`: a plane of
-  // the same size that will be read soon, prefetched along the way; may be null.
+  // the same size that will be read soon, prefetched along the way; may be null. None for q8 and
+  // q4: expand them, or take the next.
   void (*scores[kCodecs])(const float* q, size_t q_stride, size_t n, const uint8_t* plane,
                           size_t dim, const uint8_t* next, float* scores, size_t stride);
+  // Scores of integer keys (q8, q4): the products of 32 channels are summed in integers, exactly,
+  // and join the chain of the score in ascending order of blocks b,
+  //   s = MulAdd(float(dot of q and the keys' integers), scale[b][e], s)
+  //   s = MulAdd(min[b][e], sums[b], s)    q4 alone
+  // and the score is s * (the row's scale).
+  void (*integer_scores[kCodecs])(const QuantizedQueries& q, size_t n, const uint8_t* plane,
+                                  size_t dim, const uint8_t* next, float* scores, size_t stride);
+  // One row of QuantizedQueries.
+  void (*quantize_query)(const float* q, size_t dim, int16_t* out, float* sums, float* scale);
   // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] *
   // V[e][c], one FMA chain per element starting from out; slots whose bit in `live` is clear are
   // not read. out rows are padded to 8 floats.
@@ -37,8 +60,8 @@ struct PlaneKernels {
 
   // Softmax over rows of scores in base 2.
   // 64 scores of each of n rows: those whose bit in visible[r] is clear become -infinity (visible
-  // null: all count), and the eight floats at max + 8 r take the largest of lane e mod 8 seen so
-  // far. NaN never counts.
+  // null: all count), and the sixteen floats at max + 16 r take the largest of lane e mod 16 seen
+  // so far. NaN never counts.
   void (*mask_max)(float* scores, size_t stride, size_t n, const uint64_t* visible, float* max);
   // scores[r][e] = 2^(scores[r][e] - max[r]) for e < slots (a multiple of 8), and sum[r] += each of
   // them, entry after entry. A weight of 0 leaves the sum's bits alone, so masked entries do not
@@ -46,7 +69,7 @@ struct PlaneKernels {
   void (*exp_weights)(float* scores, size_t stride, size_t n, size_t slots, const float* max,
                       float* sum);
   // Adds the softmax record of a part to a running one: n records `stride` floats apart, each
-  // [max, sum, 6 unused, dim channels padded to 8]. A record with max -infinity is empty.
+  // [max, sum, 6 unused, dim channels, a multiple of 8]. A record with max -infinity is empty.
   void (*merge)(float* to, const float* part, size_t n, size_t stride, size_t dim);
 
   // Key geometry, on a K plane expanded to f32 [dim][64] (for policies that score keys):
@@ -57,6 +80,8 @@ struct PlaneKernels {
                            float* anchor);
   // dots[e] = sum over ascending channels of k[c][e] * x[c], all 64 slots.
   void (*key_dots)(const float* k, size_t dim, const float* x, float* dots);
+
+  PairKernels pairs;
 };
 
 }  // namespace kvasir

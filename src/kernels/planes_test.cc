@@ -17,11 +17,11 @@
 namespace kvasir {
 namespace {
 
-constexpr size_t kDims[] = {8, 16, 20, 40, 64, 80, 128, 256};
+constexpr size_t kDims[] = {8, 16, 18, 20, 40, 64, 80, 128, 256};
 constexpr size_t kSlack = 64;
 
 std::string_view CodecName(int codec) {
-  constexpr std::string_view kNames[kCodecs] = {"f32", "f16", "bf16", "q8"};
+  constexpr std::string_view kNames[kCodecs] = {"f32", "f16", "bf16", "q8", "q4"};
   return kNames[codec];
 }
 
@@ -60,6 +60,9 @@ TEST(Plane, BytesAreThoseOfTheLayout) {
   EXPECT_EQ(PlaneBytes(Codec::kBF16, 128), 64u * 128 * 2);
   EXPECT_EQ(PlaneBytes(Codec::kQ8, 64), 64u * (64 + 2 * 2));
   EXPECT_EQ(PlaneBytes(Codec::kQ8, 40), 64u * (40 + 2 * 2));
+  EXPECT_EQ(PlaneBytes(Codec::kQ8, 18), 64u * (20 + 2));
+  EXPECT_EQ(PlaneBytes(Codec::kQ4, 64), 64u * (32 + 2 * 4));
+  EXPECT_EQ(PlaneBytes(Codec::kQ4, 18), 64u * (10 + 4));
 }
 
 TEST_P(PlanesTest, FloatCodecsRoundAsTheScalarConversionsDo) {
@@ -121,6 +124,52 @@ TEST_P(PlanesTest, Int8StaysWithinHalfAStep) {
   }
 }
 
+TEST_P(PlanesTest, FourBitsStayWithinHalfAStepOfTheRangeTheySpan) {
+  for (const size_t dim : kDims) {
+    for (const float sigma : {1e-3f, 1.0f, 1e3f}) {
+      std::vector<float> rows = Random(64 * dim, 2, sigma);
+      std::fill_n(rows.begin() + 3 * dim, dim, 0.0f);
+      std::fill_n(rows.begin() + 4 * dim, dim, 5.0f);                    // no range
+      for (size_t c = 0; c < dim; ++c) rows[6 * dim + c] += 20 * sigma;  // far from zero
+      for (const bool keys : {true, false}) {
+        std::vector<uint8_t> plane = Plane(4, dim);
+        (keys ? kernels().encode_k : kernels().encode_v)[4](rows.data(), dim, 64, dim, 0,
+                                                            plane.data());
+        for (size_t e = 0; e < 64; ++e) {
+          for (size_t c = 0; c < dim; ++c) {
+            const float* row = rows.data() + e * dim;
+            const size_t block = c / 32 * 32, end = std::min(dim, block + 32);
+            const auto [low, high] = std::minmax_element(row + block, row + end);
+            const float far = std::max(std::fabs(*low), std::fabs(*high));
+            // Half a step; the roundings of the minimum and of fifteen steps to f16.
+            const float bound =
+                (*high - *low) / 15 * (0.5f + 15 * 0x1p-11f) + far * 0x1.8p-11f + 16 * 0x1p-25f;
+            const float got = ref::PlaneValue(Codec::kQ4, plane.data(), dim, keys, e, c);
+            ASSERT_LE(std::fabs(got - row[c]), bound) << dim << " " << row[c] << " slot " << e;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(PlanesTest, FourBitsOfExtremeRowsStayFinite) {
+  const size_t dim = 8;
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float x : {3e38f, -3e38f, inf, -inf, std::nanf("")}) {
+    for (const bool whole : {true, false}) {
+      std::vector<float> row(dim, whole ? x : 1.0f);
+      row[5] = x;
+      std::vector<uint8_t> plane = Plane(4, dim);
+      kernels().encode_v[4](row.data(), dim, 1, dim, 0, plane.data());
+      for (size_t c = 0; c < dim; ++c) {
+        EXPECT_TRUE(std::isfinite(ref::PlaneValue(Codec::kQ4, plane.data(), dim, false, 0, c)))
+            << x << " " << c;
+      }
+    }
+  }
+}
+
 TEST_P(PlanesTest, Int8ScalesStayFinite) {
   const size_t dim = 8;
   const std::vector<float> row(dim, 3e38f);
@@ -152,6 +201,9 @@ TEST_P(PlanesTest, RowsAtOnceAndOneByOneGiveEqualBytes) {
         for (const size_t e : {size_t{0}, size_t{4}, size_t{60}, size_t{63}}) {
           std::vector<uint8_t> untouched = Plane(codec, dim);
           for (const size_t c : {size_t{0}, dim - 1}) {
+            if (codec == 4) {
+              EXPECT_EQ(ref::PlaneInteger(Codec::kQ4, whole.data(), dim, keys, e, c), 15);
+            }
             const float got =
                 ref::PlaneValue(static_cast<Codec>(codec), whole.data(), dim, keys, e, c);
             EXPECT_TRUE(std::isnan(got));
@@ -188,6 +240,7 @@ TEST_P(PlanesTest, AScoreIsOneChainOverAscendingChannelsForAnyNumberOfRows) {
     const size_t stride = dim + 5;
     const std::vector<float> q = Random(50 * stride, 5), rows = Random(64 * dim, 6);
     for (int codec = 0; codec < kCodecs; ++codec) {
+      if (IsInteger(static_cast<Codec>(codec))) continue;
       std::vector<uint8_t> plane = Plane(codec, dim);
       kernels().encode_k[codec](rows.data(), dim, 64, dim, 0, plane.data());
       const std::vector<float> k = ref::Expand(static_cast<Codec>(codec), plane.data(), dim, true);
@@ -202,6 +255,114 @@ TEST_P(PlanesTest, AScoreIsOneChainOverAscendingChannelsForAnyNumberOfRows) {
             ASSERT_EQ(scores[r * 70 + e], sum)
                 << CodecName(codec) << " dim " << dim << " rows " << n << " row " << r;
           }
+        }
+      }
+    }
+  }
+}
+
+// Query rows as the kernels take them.
+struct Queries {
+  size_t blocks;
+  std::vector<int16_t> q;
+  std::vector<float> scale, sums;
+
+  Queries(const PlaneKernels& kernels, const float* rows, size_t row_stride, size_t n, size_t dim)
+      : blocks((dim + 31) / 32), q(n * blocks * 32, -1), scale(n), sums(n * blocks) {
+    for (size_t r = 0; r < n; ++r) {
+      kernels.quantize_query(rows + r * row_stride, dim, &q[r * blocks * 32], &sums[r * blocks],
+                             &scale[r]);
+    }
+  }
+  QuantizedQueries view() const {
+    return {q.data(), scale.data(), sums.data(), blocks * 32, blocks};
+  }
+};
+
+TEST_P(PlanesTest, QueriesKeepSixteenBitsOfTheirLargestChannel) {
+  for (const size_t dim : kDims) {
+    std::vector<float> rows = Random(6 * dim, 30);
+    for (size_t c = 0; c < dim; ++c) rows[dim + c] *= 1e30f;
+    for (size_t c = 0; c < dim; ++c) rows[2 * dim + c] *= 1e-20f;
+    std::fill_n(&rows[3 * dim], dim, 0.0f);
+    std::fill_n(&rows[4 * dim], dim, 1e-36f);
+    rows[5 * dim + dim - 1] = std::numeric_limits<float>::infinity();
+    const Queries queries(kernels(), rows.data(), dim, 6, dim);
+    for (size_t r = 0; r < 6; ++r) {
+      const int16_t* q = &queries.q[r * queries.blocks * 32];
+      float largest = 0;
+      for (size_t c = 0; c < dim; ++c) largest = std::max(largest, std::fabs(rows[r * dim + c]));
+      if (r >= 3) {
+        EXPECT_TRUE(r == 5 ? std::isnan(queries.scale[r]) : queries.scale[r] == 0) << r;
+        EXPECT_TRUE(std::all_of(q, q + queries.blocks * 32, [](int16_t x) { return x == 0; }));
+        continue;
+      }
+      EXPECT_EQ(queries.scale[r], largest / 32767.0f);
+      EXPECT_EQ(std::abs(*std::max_element(
+                    q, q + dim, [](int16_t a, int16_t b) { return std::abs(a) < std::abs(b); })),
+                32767);
+      for (size_t b = 0; b < queries.blocks; ++b) {
+        int sum = 0;
+        for (size_t c = b * 32; c < b * 32 + 32; ++c) {
+          sum += q[c];
+          const float x = c < dim ? rows[r * dim + c] : 0;
+          ASSERT_LE(std::fabs(static_cast<float>(q[c]) * queries.scale[r] - x),
+                    0.501f * queries.scale[r]);
+        }
+        EXPECT_EQ(queries.sums[r * queries.blocks + b], static_cast<float>(sum));
+      }
+    }
+  }
+}
+
+TEST_P(PlanesTest, AnIntegerScoreFoldsExactBlocksInOrderForAnyNumberOfRows) {
+  for (const size_t dim : kDims) {
+    const size_t stride = dim + 5;
+    std::vector<float> rows = Random(64 * dim, 6), q = Random(64 * stride, 5);
+    for (size_t c = 0; c < dim; ++c) {  // the largest integers of every sign, and none
+      rows[c] = 9;
+      rows[dim + c] = -9;
+      rows[2 * dim + c] = 0;
+      rows[3 * dim + c] = 1e4f * (c % 2 == 0 ? 1.0f : -1.0f);
+      rows[4 * dim + c] = 1e9f;  // beyond f16
+      q[c] = -3;
+      q[stride + c] = 3;
+    }
+    for (const Codec codec : {Codec::kQ8, Codec::kQ4}) {
+      const int index = static_cast<int>(codec);
+      std::vector<uint8_t> plane = Plane(index, dim);  // slots from 60 on: NaN scales, all bits
+      kernels().encode_k[index](rows.data(), dim, 60, dim, 0, plane.data());
+      const auto half = [&](size_t at) {
+        uint16_t h = 0;
+        std::memcpy(&h, &plane[at], sizeof(h));
+        return F16ToF32(h);
+      };
+      for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 12, 13, 64}) {
+        const Queries queries(kernels(), q.data(), stride, n, dim);
+        std::vector<float> scores(n * 70, -5.0f);
+        kernels().integer_scores[index](queries.view(), n, plane.data(), dim,
+                                        n % 2 == 0 ? plane.data() : nullptr, scores.data(), 70);
+        for (size_t r = 0; r < n; ++r) {
+          for (size_t e = 0; e < 60; ++e) {
+            float sum = 0;
+            for (size_t b = 0; b < queries.blocks; ++b) {
+              int64_t dot = 0;
+              for (size_t c = b * 32; c < std::min(dim, b * 32 + 32); ++c) {
+                dot += int64_t{queries.q[r * queries.blocks * 32 + c]} *
+                       ref::PlaneInteger(codec, plane.data(), dim, true, e, c);
+              }
+              const size_t scale = ref::PlaneBlock(dim, true, e, b * 32);
+              sum = MulAdd(static_cast<float>(dot), half(ScalesAt(codec, dim) + 2 * scale), sum);
+              if (codec == Codec::kQ4) {
+                sum = MulAdd(half(MinimaAt(dim) + 2 * scale), queries.sums[r * queries.blocks + b],
+                             sum);
+              }
+            }
+            ASSERT_EQ(scores[r * 70 + e], sum * queries.scale[r])
+                << CodecName(index) << " dim " << dim << " rows " << n << " row " << r << " e "
+                << e;
+          }
+          for (size_t e = 64; e < 70; ++e) ASSERT_EQ(scores[r * 70 + e], -5.0f);
         }
       }
     }
@@ -253,7 +414,7 @@ TEST_P(PlanesTest, MaskedAndNanScoresNeverCountForTheMaximum) {
   scores[64 + 9] = inf;
   scores[64 + 10] = nan;
   const uint64_t visible[3] = {~uint64_t{0}, ~(uint64_t{3} << 9), 0};
-  std::vector<float> lanes(3 * 8, -inf);
+  std::vector<float> lanes(3 * 16, -inf);
   std::vector<float> expected(3, -inf);
   for (size_t r = 0; r < 3; ++r) {
     for (size_t e = 0; e < 64; ++e) {
@@ -263,7 +424,7 @@ TEST_P(PlanesTest, MaskedAndNanScoresNeverCountForTheMaximum) {
   }
   kernels().mask_max(scores.data(), 64, 3, visible, lanes.data());
   for (size_t r = 0; r < 3; ++r) {
-    EXPECT_EQ(*std::max_element(&lanes[r * 8], &lanes[r * 8] + 8), expected[r]) << r;
+    EXPECT_EQ(*std::max_element(&lanes[r * 16], &lanes[r * 16] + 16), expected[r]) << r;
   }
   EXPECT_EQ(scores[64 + 9], -inf);
   EXPECT_EQ(scores[64 + 10], -inf);

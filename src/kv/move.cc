@@ -52,10 +52,12 @@ void MoveK(Codec codec, size_t dim, std::span<const Run> runs, std::span<const u
     case Codec::kF16:
     case Codec::kBF16:
       return MoveColumns<uint16_t>(runs, from, 0, dim, to);
-    case Codec::kQ8:
-      MoveColumns<uint8_t>(runs, from, 0, dim, to);
-      return MoveColumns<uint16_t>(runs, from, kPageEntries * dim,
-                                   (dim + kCodecBlock - 1) / kCodecBlock, to);
+    case Codec::kQ8:  // an entry's integers lie in pairs of bytes
+      MoveColumns<uint16_t>(runs, from, 0, PaddedChannels(dim) / 2, to);
+      return MoveColumns<uint16_t>(runs, from, ScalesAt(codec, dim), CodecBlocks(dim), to);
+    case Codec::kQ4:  // scales and minima are one matrix
+      MoveColumns<uint16_t>(runs, from, 0, PaddedChannels(dim) / 4, to);
+      return MoveColumns<uint16_t>(runs, from, ScalesAt(codec, dim), 2 * CodecBlocks(dim), to);
   }
 }
 
@@ -68,9 +70,12 @@ void MoveV(Codec codec, size_t dim, std::span<const Run> runs, std::span<const u
     case Codec::kBF16:
       return MoveRows(runs, from, 0, dim * 2, to);
     case Codec::kQ8:
-      MoveRows(runs, from, 0, dim, to);
-      return MoveRows(runs, from, kPageEntries * dim, (dim + kCodecBlock - 1) / kCodecBlock * 2,
-                      to);
+      MoveRows(runs, from, 0, PaddedChannels(dim), to);
+      return MoveRows(runs, from, ScalesAt(codec, dim), CodecBlocks(dim) * 2, to);
+    case Codec::kQ4:
+      MoveRows(runs, from, 0, PaddedChannels(dim) / 2, to);
+      MoveRows(runs, from, ScalesAt(codec, dim), CodecBlocks(dim) * 2, to);
+      return MoveRows(runs, from, MinimaAt(dim), CodecBlocks(dim) * 2, to);
   }
 }
 

@@ -40,8 +40,8 @@ struct PlaneId {
 };
 
 // What a plane's bytes count as in the ledger.
-enum class PlaneUse : uint8_t { kF32, kF16, kBF16, kQ8, kPositions };
-inline constexpr int kPlaneUses = 5;
+enum class PlaneUse : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kPositions };
+inline constexpr int kPlaneUses = 6;
 inline constexpr size_t kPositionBytes = kPageEntries * sizeof(uint32_t);
 
 // Planes per size: what a reservation asks for. Sums and multiples are component-wise.

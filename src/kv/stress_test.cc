@@ -376,7 +376,9 @@ INSTANTIATE_TEST_SUITE_P(Codecs, StoreStress,
                                          StressCase{Codec::kF16, Codec::kF16, 8, 1500, 512 << 10},
                                          StressCase{Codec::kQ8, Codec::kQ8, 40, 800, 1 << 20},
                                          StressCase{Codec::kQ8, Codec::kF16, 64, 500, 2 << 20},
-                                         StressCase{Codec::kF16, Codec::kBF16, 40, 500, 2 << 20}));
+                                         StressCase{Codec::kF16, Codec::kBF16, 40, 500, 2 << 20},
+                                         StressCase{Codec::kQ4, Codec::kQ4, 40, 800, 1 << 20},
+                                         StressCase{Codec::kQ4, Codec::kQ8, 18, 500, 512 << 10}));
 
 }  // namespace
 }  // namespace kvasir

@@ -126,7 +126,8 @@ Transformer::Transformer(const ModelFile& file, const Kernels& kernels, Workers&
       sin_(options.max_rows, rope_.n_angles()),
       logits_(logit_rows_, config_.vocab_size),
       activations_(options.max_rows, std::max({config_.hidden, q_width_, config_.intermediate})),
-      attention_(workers.size(), config_.n_heads / config_.n_kv_heads, config_.head_dim) {
+      attention_(workers.size(), config_.n_heads / config_.n_kv_heads, config_.head_dim,
+                 options.compute) {
   CHECK(options.max_rows > 0);
 }
 

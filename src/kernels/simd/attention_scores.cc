@@ -91,7 +91,8 @@ void FillScores(PlaneKernels* table) {
   table->scores[static_cast<int>(Codec::kF32)] = Scores<FloatKeys<ElementF32>>;
   table->scores[static_cast<int>(Codec::kF16)] = Scores<FloatKeys<ElementF16>>;
   table->scores[static_cast<int>(Codec::kBF16)] = Scores<FloatKeys<ElementBF16>>;
-  table->scores[static_cast<int>(Codec::kQ8)] = Scores<Q8Keys>;
+  table->scores[static_cast<int>(Codec::kQ8)] = nullptr;
+  table->scores[static_cast<int>(Codec::kQ4)] = nullptr;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

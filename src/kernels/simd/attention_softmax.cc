@@ -6,24 +6,55 @@ namespace kvasir::KVASIR_SIMD {
 
 namespace {
 
+#if defined(KVASIR_TARGET_AVX512)
+
+void MaskMax(float* scores, size_t stride, size_t n, const uint64_t* visible, float* max) {
+  const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
+  for (size_t r = 0; r < n; ++r, scores += stride, max += 16) {
+    // The running maximum is the second operand: max_ps returns it when the score is NaN.
+    __m512 largest = _mm512_loadu_ps(max);
+    if (visible == nullptr || visible[r] == ~uint64_t{0}) {
+      for (size_t e = 0; e < kPageEntries; e += 16) {
+        largest = _mm512_max_ps(_mm512_loadu_ps(scores + e), largest);
+      }
+    } else {
+      for (size_t e = 0; e < kPageEntries; e += 16) {
+        const auto seen = static_cast<__mmask16>(visible[r] >> e);
+        const __m512 x = _mm512_mask_loadu_ps(nothing, seen, scores + e);
+        _mm512_storeu_ps(scores + e, x);
+        largest = _mm512_max_ps(x, largest);
+      }
+    }
+    _mm512_storeu_ps(max, largest);
+  }
+}
+
+#else
+
 void MaskMax(float* scores, size_t stride, size_t n, const uint64_t* visible, float* max) {
   const F32 nothing = Set(-__builtin_inff());
-  for (size_t r = 0; r < n; ++r) {
+  for (size_t r = 0; r < n; ++r, max += 2 * kLanes) {
     float* s = scores + r * stride;
     // The running maximum is the second operand: Max returns it when the score is NaN.
-    F32 largest = Load(max + r * kLanes);
+    F32 largest[] = {Load(max), Load(max + kLanes)};
     if (visible == nullptr || visible[r] == ~uint64_t{0}) {
-      for (size_t e = 0; e < kPageEntries; e += kLanes) largest = Max(Load(s + e), largest);
+      for (size_t e = 0; e < kPageEntries; e += 2 * kLanes) {
+        for (size_t h = 0; h < 2; ++h) largest[h] = Max(Load(s + e + h * kLanes), largest[h]);
+      }
     } else {
       for (size_t e = 0; e < kPageEntries; e += kLanes) {
         const F32 x = Select(static_cast<uint8_t>(visible[r] >> e), Load(s + e), nothing);
         Store(x, s + e);
-        largest = Max(x, largest);
+        F32& half = largest[e / kLanes % 2];
+        half = Max(x, half);
       }
     }
-    Store(largest, max + r * kLanes);
+    Store(largest[0], max);
+    Store(largest[1], max + kLanes);
   }
 }
+
+#endif
 
 // Up to eight rows. The weights of eight entries are transposed so that one addition per entry
 // serves all rows.

@@ -23,7 +23,7 @@ inline void SumTile(const float* p, size_t p_stride, const Values& values, uint6
         dead == 0 ? kPageEntries : begin + static_cast<size_t>(__builtin_ctzll(dead));
     for (size_t e = begin; e < end; ++e) {
       if constexpr (kAhead) {
-        PrefetchStep<V * kLanes * Values::kBytes>(next, c / (V * kLanes) * kPageEntries + e);
+        PrefetchStep<V * kLanes * Values::kBits / 8>(next, c / (V * kLanes) * kPageEntries + e);
       }
       if constexpr (R <= V) {  // one vector of values at a time beside R broadcast weights
         F32 weight[R];
@@ -112,6 +112,7 @@ void FillWeightedSums(PlaneKernels* table) {
   table->weighted_sum[static_cast<int>(Codec::kF16)] = WeightedSum<FloatValues<ElementF16>>;
   table->weighted_sum[static_cast<int>(Codec::kBF16)] = WeightedSum<FloatValues<ElementBF16>>;
   table->weighted_sum[static_cast<int>(Codec::kQ8)] = WeightedSum<Q8Values>;
+  table->weighted_sum[static_cast<int>(Codec::kQ4)] = WeightedSum<Q4Values>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

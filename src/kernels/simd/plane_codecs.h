@@ -34,7 +34,14 @@ struct ElementBF16 {
 #define KVASIR_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-inline size_t Blocks(size_t dim) { return (dim + kCodecBlock - 1) / kCodecBlock; }
+// Eight floats of a row of `dim`, `filler` beyond its end.
+inline F32 LoadOfRow(const float* row, size_t c, size_t dim, float filler) {
+  if (c + kLanes <= dim) return Load(row + c);
+  float padded[kLanes];
+  Store(Set(filler), padded);
+  memcpy(padded, row + c, (dim - c) * sizeof(float));
+  return Load(padded);
+}
 
 // Reader of a K plane. Tile<V>, made for a block of channels and the V vectors of entries from `e`,
 // reads them channel by channel.
@@ -54,35 +61,12 @@ struct FloatKeys {
   };
 };
 
-struct Q8Keys {
-  static constexpr size_t kBytes = 1;
-  static constexpr size_t kBlock = kCodecBlock;
-  const int8_t* data;
-  const uint16_t* scale;
-
-  Q8Keys(const uint8_t* plane, size_t dim)
-      : data(reinterpret_cast<const int8_t*>(plane)),
-        scale(reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim)) {}
-  template <int V>
-  struct Tile {
-    const int8_t* data;
-    F32 scale[V];
-    Tile(const Q8Keys& keys, size_t block, size_t e) : data(keys.data + e) {
-      KVASIR_UNROLL
-      for (int v = 0; v < V; ++v) scale[v] = LoadF16(keys.scale + block * kPageEntries + e + 8 * v);
-    }
-    F32 Load(size_t c, int v) const {
-      return Mul(LoadI8(data + c * kPageEntries + 8 * v), scale[v]);
-    }
-  };
-};
-
 // Reader of a V plane: vector v of the channels from `c` of entry `e`. A tile of four and more
 // vectors starts at a multiple of 32 channels, a smaller one lies inside 32, so that a vector's
 // scale is known from c and v.
 template <typename E>
 struct FloatValues {
-  static constexpr size_t kBytes = sizeof(typename E::T);
+  static constexpr size_t kBits = 8 * sizeof(typename E::T);  // of an element
   static constexpr bool kScaled = false;
   const typename E::T* data;
   size_t dim;
@@ -92,23 +76,55 @@ struct FloatValues {
   F32 Load(size_t e, size_t c, int v) const { return E::Load(data + e * dim + c + 8 * v); }
 };
 
-struct Q8Values {
-  static constexpr size_t kBytes = 1;
-  static constexpr bool kScaled = true;
-  const int8_t* data;
-  size_t dim, blocks;
-  float scale[kPageEntries * kMaxHeadDim / kCodecBlock];
+// f32 copies of the scales or minima of a V plane, and behind them zeros for a row of no page.
+struct BlockFactors {
+  static constexpr size_t kZeros = kPageEntries * kMaxHeadDim / kCodecBlock;
+  float value[kZeros + kMaxHeadDim / kCodecBlock];
 
-  Q8Values(const uint8_t* plane, size_t dim)
-      : data(reinterpret_cast<const int8_t*>(plane)), dim(dim), blocks(Blocks(dim)) {
-    const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim);
+  BlockFactors(const uint8_t* at, size_t blocks) {
+    memset(value + kZeros, 0, sizeof(value) - kZeros * sizeof(float));
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(at);
     for (size_t i = 0; i < kPageEntries * blocks; i += kLanes) {
-      Store(LoadF16(halves + i), scale + i);
+      Store(LoadF16(halves + i), value + i);
     }
   }
+};
+
+struct Q8Values {
+  static constexpr size_t kBits = 8;
+  static constexpr bool kScaled = true;
+  const int8_t* data;
+  size_t row, blocks;
+  BlockFactors scale;
+
+  Q8Values(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const int8_t*>(plane)),
+        row(PaddedChannels(dim)),
+        blocks(CodecBlocks(dim)),
+        scale(plane + ScalesAt(Codec::kQ8, dim), blocks) {}
   F32 Load(size_t e, size_t c, int v) const {
     const size_t block = c / kCodecBlock + static_cast<size_t>(v) / 4;
-    return Mul(LoadI8(data + e * dim + c + 8 * v), Set(scale[e * blocks + block]));
+    return Mul(LoadI8(data + e * row + c + 8 * v), Set(scale.value[e * blocks + block]));
+  }
+};
+
+struct Q4Values {
+  static constexpr size_t kBits = 4;
+  static constexpr bool kScaled = true;
+  const uint8_t* data;
+  size_t row, blocks;
+  BlockFactors scale, min;
+
+  Q4Values(const uint8_t* plane, size_t dim)
+      : data(plane),
+        row(PaddedChannels(dim) / 2),
+        blocks(CodecBlocks(dim)),
+        scale(plane + ScalesAt(Codec::kQ4, dim), blocks),
+        min(plane + MinimaAt(dim), blocks) {}
+  F32 Load(size_t e, size_t c, int v) const {
+    const size_t at = e * blocks + c / kCodecBlock + static_cast<size_t>(v) / 4;
+    const F32 q = ToF32(LoadNibbles(data + e * row + c / 2 + 4 * v));
+    return MulAdd(q, Set(scale.value[at]), Set(min.value[at]));
   }
 };
 
@@ -140,7 +156,9 @@ inline void PrefetchStep(const uint8_t* next, size_t i) {
 }
 
 // What each source adds to the table.
+void FillQuantized(PlaneKernels* table);
 void FillScores(PlaneKernels* table);
+void FillIntegerScores(PlaneKernels* table);
 void FillWeightedSums(PlaneKernels* table);
 void FillSoftmax(PlaneKernels* table);
 

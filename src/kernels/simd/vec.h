@@ -117,6 +117,16 @@ inline U32 LoadU32(const uint8_t* p) {  // little-endian
 inline U32 LoadU8(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
+inline U32 LoadU16(const uint8_t* p) {  // little-endian
+  return {_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline U32 LoadNibbles(const uint8_t* p) {  // of four bytes, the low half first
+  int32_t bytes;
+  memcpy(&bytes, p, sizeof(bytes));
+  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  const __m256i field = _mm256_srlv_epi32(_mm256_set1_epi32(bytes), shifts);
+  return {_mm256_and_si256(field, _mm256_set1_epi32(15))};
+}
 inline U32 Or(U32 a, U32 b) { return {_mm256_or_si256(a.v, b.v)}; }
 // Bits [shift, shift + width) of every lane.
 inline U32 Field(U32 a, int shift, int width) {
@@ -124,7 +134,7 @@ inline U32 Field(U32 a, int shift, int width) {
 }
 inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
 inline F32 AsF32(U32 bits) { return {_mm256_castsi256_ps(bits.v)}; }
-inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // for values below 2^31
+inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // of the bits as a signed integer
 inline F32 Lookup(const float* table, U32 index) { return {_mm256_i32gather_ps(table, index.v, 4)}; }
 
 #else  // portable: loops over eight lanes, vectorized by the compiler where it can
@@ -245,6 +255,18 @@ inline U32 LoadU32(const uint8_t* p) {
 inline U32 LoadU8(const uint8_t* p) {
   U32 r;
   for (size_t i = 0; i < kLanes; ++i) r.v[i] = p[i];
+  return r;
+}
+inline U32 LoadU16(const uint8_t* p) {
+  U32 r;
+  for (size_t i = 0; i < kLanes; ++i) {
+    r.v[i] = static_cast<uint32_t>(p[2 * i]) | static_cast<uint32_t>(p[2 * i + 1]) << 8;
+  }
+  return r;
+}
+inline U32 LoadNibbles(const uint8_t* p) {
+  U32 r;
+  for (size_t i = 0; i < kLanes; ++i) r.v[i] = static_cast<uint32_t>(p[i / 2]) >> 4 * (i % 2) & 15;
   return r;
 }
 inline U32 Or(U32 a, U32 b) {

@@ -201,7 +201,7 @@ TEST_P(KeyDiffTest, ScoresRowsAsTheirCodecReturnsThem) {
   std::mt19937 rng(8);
   const uint32_t dim = 40, n = 150;
   const Keys keys = RandomLane(n, dim, &rng);
-  for (const Codec codec : {Codec::kF16, Codec::kBF16, Codec::kQ8}) {
+  for (const Codec codec : {Codec::kF16, Codec::kBF16, Codec::kQ8, Codec::kQ4}) {
     const auto index = static_cast<size_t>(codec);
     std::vector<std::vector<uint8_t>> planes;
     std::vector<PageView> pages;

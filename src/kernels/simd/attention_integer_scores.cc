@@ -1,0 +1,212 @@
+// Scores of query rows against q8 and q4 keys by integer products (PlaneKernels::integer_scores).
+// Lanes are entries; a register tile of R rows by V vectors of entries takes the keys pair of
+// channels after pair. Integer sums are exact and every tile folds blocks alike, so neither the
+// shape of a tile nor the number of rows touches a bit. From two tiles of rows on the keys are
+// widened once for all of them.
+#include "kernels/simd/integer_lanes.h"
+#include "kernels/simd/plane_codecs.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+namespace {
+
+// Vectors of entries beside R rows.
+#if defined(KVASIR_TARGET_AVX512)
+constexpr int KeyVectors(int) { return 4; }  // all 64 entries: planes are read in order
+#else
+constexpr int KeyVectors(int rows) { return TileVectors(rows); }
+#endif
+
+// Readers of keys: Load() gives the next kPairs pairs of channels of the entries from `e`.
+struct Q8Pairs {
+  static constexpr Codec kCodec = Codec::kQ8;
+  static constexpr size_t kPairs = 1;
+  static constexpr size_t kBytes = 2;  // of an entry in a step
+  const uint8_t* data;
+  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
+    k[0] = SignedBytes(data + (step * kPageEntries + e) * 2);
+  }
+};
+struct Q4Pairs {
+  static constexpr Codec kCodec = Codec::kQ4;
+  static constexpr size_t kPairs = 2;
+  static constexpr size_t kBytes = 2;
+  const uint8_t* data;
+  void Load(size_t step, size_t e, Shorts (&k)[2]) const {
+    const Shorts bytes = UnsignedBytes(data + (step * kPageEntries + e) * 2);
+    k[0] = LowHalf(bytes);
+    k[1] = HighHalf(bytes);
+  }
+};
+// Keys of either codec, widened to [pairs][64][2].
+template <Codec kOf>
+struct WidePairs {
+  static constexpr Codec kCodec = kOf;
+  static constexpr size_t kPairs = 1;
+  static constexpr size_t kBytes = 4;
+  const int16_t* data;
+  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
+    k[0] = LoadShorts(data + (step * kPageEntries + e) * 2);
+  }
+};
+
+template <typename Keys>
+struct Page {
+  Keys keys;
+  size_t dim, steps;  // steps of all channels
+  const uint16_t* scales;
+
+  Page(const Keys& keys, const uint8_t* plane, size_t dim)
+      : keys(keys),
+        dim(dim),
+        steps(PaddedChannels(dim) / (2 * Keys::kPairs)),
+        scales(reinterpret_cast<const uint16_t*>(plane + ScalesAt(Keys::kCodec, dim))) {}
+  Wide Scale(size_t block, size_t e) const { return LoadHalves(scales + block * kPageEntries + e); }
+  Wide Min(size_t block, size_t e) const { return Scale(CodecBlocks(dim) + block, e); }
+};
+
+// The integer sums of block `b`.
+template <bool kAhead, typename Keys, int R, int V>
+inline void DotBlock(const int16_t* q, size_t stride, const Page<Keys>& page, size_t b, size_t e,
+                     const uint8_t* next, Ints (&sum)[R][V]) {
+  constexpr size_t kSteps = kCodecBlock / (2 * Keys::kPairs);
+  KVASIR_UNROLL
+  for (int r = 0; r < R; ++r) {
+    KVASIR_UNROLL
+    for (int v = 0; v < V; ++v) sum[r][v] = NoInts();
+  }
+  const size_t end = (b + 1) * kSteps < page.steps ? (b + 1) * kSteps : page.steps;
+  for (size_t step = b * kSteps; step < end; ++step) {
+    if constexpr (kAhead) {
+      constexpr size_t kBytes = V * kInts * Keys::kBytes;
+      PrefetchStep<kBytes>(next, e / (V * kInts) * page.steps + step);
+    }
+    Shorts k[V][Keys::kPairs];
+    KVASIR_UNROLL
+    for (int v = 0; v < V; ++v) page.keys.Load(step, e + static_cast<size_t>(v) * kInts, k[v]);
+    KVASIR_UNROLL
+    for (int r = 0; r < R; ++r) {
+      KVASIR_UNROLL
+      for (size_t p = 0; p < Keys::kPairs; ++p) {
+        const Shorts x =
+            SetShorts(q + static_cast<size_t>(r) * stride + 2 * (step * Keys::kPairs + p));
+        KVASIR_UNROLL
+        for (int v = 0; v < V; ++v) sum[r][v] = AddDot(sum[r][v], k[v][p], x);
+      }
+    }
+  }
+}
+
+// R rows from `row` on against the V vectors from entry `e`. The chains wait in `scores` while a
+// block is summed: the registers are full of integers.
+template <bool kAhead, typename Keys, int R, int V>
+inline void ScoreTile(const QuantizedQueries& q, size_t row, const Page<Keys>& page, size_t e,
+                      const uint8_t* next, float* scores, size_t stride) {
+  const size_t blocks = CodecBlocks(page.dim);
+  const int16_t* rows = q.q + row * q.stride;
+  for (size_t b = 0; b < blocks; ++b) {
+    Ints sum[R][V];
+    DotBlock<kAhead, Keys, R, V>(rows, q.stride, page, b, e, next, sum);
+    KVASIR_UNROLL
+    for (int v = 0; v < V; ++v) {
+      const size_t at = e + static_cast<size_t>(v) * kInts;
+      const Wide scale = page.Scale(b, at);
+      KVASIR_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const size_t i = static_cast<size_t>(r);
+        float* to = scores + (row + i) * stride + at;
+        Wide s = MulAdd(ToWide(sum[r][v]), scale, b == 0 ? SetWide(0) : LoadWide(to));
+        if constexpr (Keys::kCodec == Codec::kQ4) {
+          s = MulAdd(page.Min(b, at), SetWide(q.sums[(row + i) * q.blocks + b]), s);
+        }
+        if (b + 1 == blocks) s = Mul(s, SetWide(q.scale[row + i]));
+        StoreWide(s, to);
+      }
+    }
+  }
+}
+
+// n in [1, R] rows.
+template <int R, bool kAhead, typename Keys>
+void ScoreUpTo(const QuantizedQueries& q, size_t row, size_t n, const Page<Keys>& page,
+               const uint8_t* next, float* scores, size_t stride) {
+  if (n == R) {
+    constexpr int V = KeyVectors(R);
+    for (size_t e = 0; e < kPageEntries; e += V * kInts) {
+      ScoreTile<kAhead, Keys, R, V>(q, row, page, e, next, scores, stride);
+    }
+  } else if constexpr (R > 1) {
+    ScoreUpTo<R - 1, kAhead, Keys>(q, row, n, page, next, scores, stride);
+  }
+}
+
+template <typename Keys>
+void Widen(const Page<Keys>& page, int16_t* out) {
+  for (size_t step = 0; step < page.steps; ++step) {
+    for (size_t e = 0; e < kPageEntries; e += kInts) {
+      Shorts k[Keys::kPairs];
+      page.keys.Load(step, e, k);
+      for (size_t p = 0; p < Keys::kPairs; ++p) {
+        StoreShorts(k[p], out + ((step * Keys::kPairs + p) * kPageEntries + e) * 2);
+      }
+    }
+  }
+}
+
+template <typename Keys>
+void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, size_t dim,
+                   const uint8_t* next, float* scores, size_t stride) {
+  const Page<Keys> page({plane}, plane, dim);
+  if (n <= static_cast<size_t>(kTileRows)) {
+    const auto score =
+        next != nullptr ? ScoreUpTo<kTileRows, true, Keys> : ScoreUpTo<kTileRows, false, Keys>;
+    return score(q, 0, n, page, next, scores, stride);
+  }
+  alignas(64) int16_t wide[kPageEntries * kMaxHeadDim];
+  Widen(page, wide);
+  using WideKeys = WidePairs<Keys::kCodec>;
+  const Page<WideKeys> widened({wide}, plane, dim);
+  for (size_t r = 0; r < n;) {
+    const size_t rows = NextTile(n - r);
+    ScoreUpTo<kTileRows, false, WideKeys>(q, r, rows, widened, nullptr, scores, stride);
+    r += rows;
+  }
+}
+
+// Below it 32767 / amax would overflow.
+constexpr float kSmallestAmax = 7.7037197775489434e-34f;  // 2^-110
+
+void QuantizeQuery(const float* q, size_t dim, int16_t* out, float* sums, float* scale) {
+  uint32_t largest = 0;  // as integers, magnitudes order like the floats, with NaN on top
+  for (size_t c = 0; c < dim; ++c) {
+    uint32_t bits;
+    memcpy(&bits, q + c, sizeof(bits));
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  float amax;
+  memcpy(&amax, &largest, sizeof(amax));
+  const bool finite = largest < 0x7f800000, usable = finite && amax >= kSmallestAmax;
+  *scale = usable ? amax / 32767.0f : finite ? 0.0f : __builtin_nanf("");
+  const float inverse = usable ? 32767.0f / amax : 0.0f;
+  for (size_t b = 0; b < CodecBlocks(dim); ++b) {
+    int32_t sum = 0;
+    for (size_t c = b * kCodecBlock; c < (b + 1) * kCodecBlock; ++c) {
+      const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
+      out[c] = c < dim && usable ? static_cast<int16_t>((q[c] * inverse + magic) - magic) : 0;
+      sum += out[c];
+    }
+    sums[b] = static_cast<float>(sum);
+  }
+}
+
+}  // namespace
+
+void FillIntegerScores(PlaneKernels* table) {
+  for (auto& scores : table->integer_scores) scores = nullptr;
+  table->integer_scores[static_cast<int>(Codec::kQ8)] = IntegerScores<Q8Pairs>;
+  table->integer_scores[static_cast<int>(Codec::kQ4)] = IntegerScores<Q4Pairs>;
+  table->quantize_query = QuantizeQuery;
+}
+
+}  // namespace kvasir::KVASIR_SIMD
