@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -27,6 +28,13 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr uint64_t kReleaseBytes = uint64_t{256} << 20;  // of the source, between two releases
+
+// As other verbs spell types.
+std::string Lower(std::string_view name) {
+  std::string lower(name);
+  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower;
+}
 
 // What goes in, as a GGUF file would hold it.
 struct Source {
@@ -95,12 +103,12 @@ class Quantization {
       bytes_ = AddOrThrow(bytes_, written.bytes(), "the result");
       GgufTensorPlan read{tensor.name, tensor.shape, tensor.dtype};
       bytes_read_ = AddOrThrow(bytes_read_, read.bytes(), "the tensors");
-      ++types_before_[std::string(Info(tensor.dtype).name)];
-      ++types_after_[std::string(Info(plan.dtype).name)];
+      ++types_before_[Lower(Info(tensor.dtype).name)];
+      ++types_after_[Lower(Info(plan.dtype).name)];
       if (plan.fell_back()) {
         fallbacks_.push_back({{"tensor", tensor.name},
-                              {"wanted", Info(plan.wanted).name},
-                              {"type", Info(plan.dtype).name}});
+                              {"wanted", Lower(Info(plan.wanted).name)},
+                              {"type", Lower(Info(plan.dtype).name)}});
       }
       again_ |= plan.dtype != tensor.dtype && IsQuantized(tensor.dtype);
       plans_.push_back(std::move(written));
@@ -157,7 +165,7 @@ ordered_json Quantization::Report(uint64_t bytes_out, double seconds) const {
           {"bytes_in", source_.file.file_bytes()},
           {"bytes_out", bytes_out},
           {"seconds", seconds},
-          {"type", target_.name},
+          {"type", Lower(target_.name)},
           {"types_in", types_before_},
           {"types_out", types_after_}};
 }
