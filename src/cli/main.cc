@@ -51,6 +51,8 @@ void Dispatch(const Arguments& args) {
       return TemplateVerb(args);
     case kInspect:
       return InspectVerb(args);
+    case kQuantize:
+      return QuantizeVerb(args);
     case kDoctor:
       return DoctorVerb(args);
     case kBenchServe:

@@ -62,6 +62,15 @@ const CliOption* FindFlag(const CliVerb& verb, std::string_view flag) {
        verb.name);
 }
 
+// The option that the next word without a dash is the value of; empty: none.
+std::string_view NextPositional(const CliVerb& verb, const Arguments& parsed) {
+  std::string_view next;
+  ForEachWord(verb.positional, [&](std::string_view name) {
+    if (next.empty() && !parsed.Given(name)) next = name;
+  });
+  return next;
+}
+
 std::string VerbsOf(const CliOption& option) {
   std::vector<std::string_view> names;
   for (const CliVerb& verb : AllVerbs()) {
@@ -149,10 +158,11 @@ Arguments ParseArguments(const CliVerb& verb, std::span<const std::string_view> 
   for (size_t i = 0; i < args.size(); ++i) {
     const std::string_view arg = args[i];
     if (arg.size() < 2 || arg[0] != '-') {
-      if (verb.positional.empty() || parsed.Given(verb.positional)) {
+      const std::string_view positional = NextPositional(verb, parsed);
+      if (positional.empty()) {
         Fail(Code::kUsage, "{}: {}: no flag; a value follows its flag", verb.name, Quoted(arg));
       }
-      parsed.values_.Set(verb.positional, arg);
+      parsed.values_.Set(positional, arg);
       continue;
     }
     const size_t equals = arg.find('=');

@@ -29,6 +29,7 @@ enum Verb : uint32_t {
   kDoctor = 1 << 6,
   kBenchServe = 1 << 7,
   kServe = 1 << 8,
+  kQuantize = 1 << 9,
 };
 
 struct CliVerb {
@@ -36,7 +37,8 @@ struct CliVerb {
   std::string_view name;      // as typed: "eval ppl"
   std::string_view synopsis;  // what follows the name
   std::string_view summary;
-  // What a word without a dash stands for: an option's name; empty: none is taken.
+  // What words without a dash stand for, one after another: options' names, separated by '|';
+  // empty: none is taken.
   std::string_view positional;
 };
 std::span<const CliVerb> AllVerbs();

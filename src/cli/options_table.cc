@@ -7,7 +7,8 @@ namespace {
 constexpr uint32_t kModelVerbs = kRun | kBatch | kServe | kEvalPpl;  // verbs that run a model
 constexpr uint32_t kAllVerbs = kModelVerbs | kTokenize | kTemplate | kInspect | kDoctor;
 constexpr uint32_t kGenerate = kRun | kBatch | kServe;
-constexpr uint32_t kPrinting = (kAllVerbs & ~kServe) | kBenchServe;  // verbs that end with a result
+// Verbs that end with a result.
+constexpr uint32_t kPrinting = (kAllVerbs & ~kServe) | kBenchServe | kQuantize;
 
 constexpr CliVerb kVerbs[] = {
     {kRun, "run", "-m MODEL [-p TEXT | -f FILE | --messages FILE] [flags]",
@@ -25,6 +26,8 @@ constexpr CliVerb kVerbs[] = {
      "what a chat template makes of a conversation", "model"},
     {kInspect, "inspect", "FILE [flags]", "what a model file holds, and what is wrong with it",
      "model"},
+    {kQuantize, "quantize", "IN OUT TYPE [flags]",
+     "a model's weights in another type, as a new GGUF file", "model|output|type"},
     {kDoctor, "doctor", "[flags]", "what this machine offers, and the defaults that follow",
      "model"},
     {kBenchServe,
@@ -43,7 +46,7 @@ constexpr CliOption kOptions[] = {
       .help = "GGUF file, Hugging Face folder, or the name of a file in "
               "${KVASIR_MODELS:-~/.cache/kvasir/models}; a short name such as "
               "smollm2 will do"},
-     kAllVerbs,
+     kAllVerbs | kQuantize,
      "m",
      {},
      "PATH|NAME"},
@@ -129,6 +132,13 @@ constexpr CliOption kOptions[] = {
      "i",
      {},
      "FILE"},
+    {{.name = "type",
+      .help = "the name that llama.cpp gives the kind of file: f32 f16 bf16 q8_0 q6_k q5_0 q5_1 "
+              "q4_k_m q4_0 q4_1"},
+     kQuantize,
+     {},
+     {},
+     "TYPE"},
     {{.name = "tensors", .type = kSwitch, .help = "list every tensor"}, kInspect, {}, {}, {}},
     {{.name = "kv", .help = "print the value of one metadata key"}, kInspect, {}, {}, "KEY"},
 
@@ -394,7 +404,7 @@ constexpr CliOption kOptions[] = {
       .min = 1,
       .max = 1024,
       .help = "threads; without it the cores this process may use"},
-     kModelVerbs | kDoctor,
+     kModelVerbs | kDoctor | kQuantize,
      "t",
      {},
      "N"},
@@ -610,8 +620,13 @@ constexpr CliOption kOptions[] = {
      {},
      {},
      {}},
+    {{.name = "output", .help = "the GGUF file to write, whole or not at all"},
+     kQuantize,
+     "o",
+     {},
+     "FILE"},
     {{.name = "output", .help = "write the result to a file, whole or not at all"},
-     kPrinting,
+     kPrinting & ~uint32_t{kQuantize},
      "o",
      {},
      "FILE"},

@@ -124,6 +124,13 @@ TEST(Parser, KeepsRepeatedValuesInOrder) {
 TEST(Parser, TakesAWordWithoutDashAsTheModel) {
   EXPECT_EQ(Parse("inspect", {"file.gguf", "--tensors"}).values().Text("model"), "file.gguf");
   EXPECT_THAT(Refusal("inspect", {"a", "b"}), HasSubstr("\"b\""));
+  const Arguments three = Parse("quantize", {"in", "--threads", "2", "out", "q8_0"});
+  EXPECT_EQ(three.values().Text("model"), "in");
+  EXPECT_EQ(three.values().Text("output"), "out");
+  EXPECT_EQ(three.values().Text("type"), "q8_0");
+  // A flag takes its place among them.
+  EXPECT_EQ(Parse("quantize", {"in", "-o", "out", "f16"}).values().Text("type"), "f16");
+  EXPECT_THAT(Refusal("quantize", {"a", "b", "c", "d"}), HasSubstr("\"d\""));
 }
 
 TEST(Parser, AnswersAMisspeltFlagWithTheNearest) {

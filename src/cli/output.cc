@@ -12,8 +12,10 @@
 namespace kvasir {
 
 Output::Output(const Arguments& args) : json_(args.values().On("json")) {
-  // A batch names its answers with --output; its summary goes to standard output.
-  if (args.verb().bit != kBatch && args.Given("output")) path_ = args.values().Text("output");
+  // A batch names its answers with --output, quantize its model; their reports go to standard
+  // output.
+  const bool names_other = args.verb().bit == kBatch || args.verb().bit == kQuantize;
+  if (!names_other && args.Given("output")) path_ = args.values().Text("output");
 }
 
 void Output::Stream(std::string_view text) {

@@ -12,6 +12,7 @@ void EvalPplVerb(const Arguments& args);
 void TokenizeVerb(const Arguments& args);
 void TemplateVerb(const Arguments& args);
 void InspectVerb(const Arguments& args);
+void QuantizeVerb(const Arguments& args);
 void DoctorVerb(const Arguments& args);
 void BenchServeVerb(const Arguments& args);
 

@@ -66,6 +66,7 @@ class ModelFile {
   const Metadata& metadata() const { return metadata_; }
   std::span<const TensorEntry> tensors() const { return tensors_; }  // in file order
   const TensorEntry* Find(std::string_view name) const;              // nullptr if absent
+  std::span<const MappedFile> files() const { return files_; }
   uint64_t file_bytes() const { return file_bytes_; }
 
   // Gives the pages of mapped tensor data back to the system (after weights were repacked).

@@ -14,6 +14,7 @@
 #include "format/quote.h"
 #include "text/byte_bpe.h"
 #include "text/hf_pipeline.h"
+#include "text/hf_vocabulary.h"
 #include "text/sentencepiece.h"
 
 namespace kvasir {
@@ -151,7 +152,7 @@ class Reader {
         config_(Parse("config.json")),
         generation_config_(Parse("generation_config.json")) {}
 
-  std::unique_ptr<Tokenizer> Read() {
+  HfVocabulary Read() {
     if (Has("tokenizer.json")) return FromTokenizerJson();
     if (Has("vocab.json") && Has("merges.txt")) return FromVocabAndMerges();
     Fail(Code::kNotFound, "{}: neither tokenizer.json nor vocab.json with merges.txt{}", where_,
@@ -169,8 +170,8 @@ class Reader {
     return document;
   }
 
-  std::unique_ptr<Tokenizer> FromTokenizerJson();
-  std::unique_ptr<Tokenizer> FromVocabAndMerges();
+  HfVocabulary FromTokenizerJson();
+  HfVocabulary FromVocabAndMerges();
   static MergeList MergesOf(const json& merges, const std::string& where);
   // What both forms take from the files beside them.
   void AddTokensBeside(VocabularyBuilder* builder) const;
@@ -223,9 +224,10 @@ void RefuseOtherModels(const json& model, const std::string& where) {
   }
 }
 
-std::unique_ptr<Tokenizer> Reader::FromTokenizerJson() {
+HfVocabulary Reader::FromTokenizerJson() {
   const std::string path = Path("tokenizer.json");
-  const json document = Parse("tokenizer.json", kMaxValues);
+  const auto kept = std::make_shared<const json>(Parse("tokenizer.json", kMaxValues));
+  const json& document = *kept;
   const auto found = document.find("model");
   if (found == document.end() || !found->is_object()) {
     Fail(Code::kCorrupt, "{}: model: an object is needed", path);
@@ -233,8 +235,9 @@ std::unique_ptr<Tokenizer> Reader::FromTokenizerJson() {
   const json& model = *found;
   RefuseOtherModels(model, path);
   const bool byte_fallback = FlagOf(model, "byte_fallback", false);
-  const bool ignores_merges = FlagOf(model, "ignore_merges", false);
-  HfPipeline pipeline = ReadHfPipeline(document, path);
+  HfVocabulary read;
+  read.ignores_merges = FlagOf(model, "ignore_merges", false);
+  read.pipeline = ReadHfPipeline(document, path);
 
   VocabularyBuilder builder(path);
   builder.AddAll(model["vocab"], "model.vocab");
@@ -253,22 +256,18 @@ std::unique_ptr<Tokenizer> Reader::FromTokenizerJson() {
   const TokenId unknown_id = unknown == model.end() || !unknown->is_string()
                                  ? kNoToken
                                  : builder.Find(unknown->get_ref<const std::string&>());
-  Vocabulary vocabulary = builder.Take(byte_fallback && !pipeline.byte_level, unknown_id);
-  Finish(LeadingToken(document, path), &vocabulary);
-  const std::string where = path + ": model.merges";
-  const MergeList merges = MergesOf(model["merges"], where);
-  if (pipeline.byte_level) {
-    return ByteBpeTokenizer::Create(
-        std::move(vocabulary), merges,
-        {.pre = pipeline.pre, .whole_pieces = ignores_merges, .nfc = pipeline.nfc}, where);
-  }
-  if (ignores_merges) {
+  read.vocabulary = builder.Take(byte_fallback && !read.pipeline.byte_level, unknown_id);
+  Finish(LeadingToken(document, path), &read.vocabulary);
+  read.merges_place = path + ": model.merges";
+  read.merges = MergesOf(model["merges"], read.merges_place);
+  if (!read.pipeline.byte_level && read.ignores_merges) {
     Fail(Code::kUnsupported, "{}: model.ignore_merges: known for byte-level vocabularies only",
          path);
   }
-  pipeline.pieces.byte_fallback = byte_fallback;
-  pipeline.pieces.fuse_unknown = FlagOf(model, "fuse_unk", false);
-  return SentencePieceTokenizer::Create(std::move(vocabulary), merges, pipeline.pieces, where);
+  read.pipeline.pieces.byte_fallback = byte_fallback;
+  read.pipeline.pieces.fuse_unknown = FlagOf(model, "fuse_unk", false);
+  read.texts = kept;
+  return read;
 }
 
 // merges.txt: a comment that names the version, then a merge a line.
@@ -285,8 +284,8 @@ MergeList MergesOfLines(std::string_view text, const std::string& where) {
   return merges;
 }
 
-std::unique_ptr<Tokenizer> Reader::FromVocabAndMerges() {
-  const std::string path = Path("vocab.json"), merges_path = Path("merges.txt");
+HfVocabulary Reader::FromVocabAndMerges() {
+  const std::string path = Path("vocab.json");
   VocabularyBuilder builder(path);
   builder.AddAll(Parse("vocab.json", kMaxValues), "tokens");
   AddTokensBeside(&builder);
@@ -294,12 +293,15 @@ std::unique_ptr<Tokenizer> Reader::FromVocabAndMerges() {
   for (const auto& [text, id] : builder.ids()) {
     if (LooksSpecial(text) && !builder.IsAdded(id)) builder.MakeSpecial(text);
   }
-  const std::string pre = PreTokenizerByClass(builder);
-  Vocabulary vocabulary = builder.Take(/*byte_fallback=*/false, kNoToken);
-  Finish(kNoToken, &vocabulary);
-  const MergeList merges = MergesOfLines(files_.find("merges.txt")->second, merges_path);
-  return ByteBpeTokenizer::Create(std::move(vocabulary), merges,
-                                  {.pre = pre, .nfc = pre == "qwen2"}, merges_path);
+  HfVocabulary read;
+  read.pipeline.byte_level = true;
+  read.pipeline.pre = PreTokenizerByClass(builder);
+  read.pipeline.nfc = read.pipeline.pre == "qwen2";
+  read.vocabulary = builder.Take(/*byte_fallback=*/false, kNoToken);
+  Finish(kNoToken, &read.vocabulary);
+  read.merges_place = Path("merges.txt");
+  read.merges = MergesOfLines(files_.find("merges.txt")->second, read.merges_place);
+  return read;
 }
 
 // vocab.json does not say how text is cut; the class that reads it does, or else the model's kind.
@@ -449,9 +451,19 @@ void Reader::Finish(TokenId leading, Vocabulary* vocabulary) const {
 
 }  // namespace
 
+HfVocabulary ReadHfVocabulary(const HfTokenizerFiles& files, const std::string& where) {
+  return Reader(files, where).Read();
+}
+
 std::unique_ptr<Tokenizer> ReadHfTokenizer(const HfTokenizerFiles& files,
                                            const std::string& where) {
-  return Reader(files, where).Read();
+  HfVocabulary read = ReadHfVocabulary(files, where);
+  if (read.pipeline.byte_level) {
+    return ByteBpeTokenizer::Create(std::move(read.vocabulary), read.merges, read.byte_rules(),
+                                    read.merges_place);
+  }
+  return SentencePieceTokenizer::Create(std::move(read.vocabulary), read.merges,
+                                        read.pipeline.pieces, read.merges_place);
 }
 
 }  // namespace kvasir

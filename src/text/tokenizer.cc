@@ -1,14 +1,12 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <map>
 #include <string_view>
 
 #include "base/error.h"
-#include "base/mapped_file.h"
 #include "text/byte_bpe.h"
 #include "text/hf_tokenizer.h"
+#include "text/hf_tokenizer_folder.h"
 #include "text/sentencepiece.h"
 #include "text/utf8.h"
 
@@ -23,23 +21,8 @@ std::unique_ptr<Tokenizer> Tokenizer::FromGguf(const Metadata& metadata) {
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::FromFolder(const std::string& path) {
-  constexpr size_t kMaxFile = size_t{64} << 20;  // those of real vocabularies have up to 20 MB
-  const std::filesystem::path folder(path);
-  std::map<std::string, MappedFile> maps;
-  HfTokenizerFiles files;
-  for (const char* name : {"tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json",
-                           "tokenizer.model", "special_tokens_map.json", "tokenizer_config.json",
-                           "generation_config.json", "config.json", "chat_template.jinja"}) {
-    std::error_code ignored;
-    if (!std::filesystem::exists(folder / name, ignored)) continue;
-    const MappedFile& file = maps[name] = MappedFile((folder / name).string());
-    if (file.bytes().size() > kMaxFile) {
-      Fail(Code::kUnsupported, "{}: {} bytes; up to {} are read", file.path(), file.bytes().size(),
-           kMaxFile);
-    }
-    files[name] = {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-  }
-  return ReadHfTokenizer(files, folder.has_filename() ? path : folder.parent_path().string());
+  const HfTokenizerFolder folder(path);
+  return ReadHfTokenizer(folder.files(), folder.path());
 }
 
 bool Tokenizer::IsEnd(TokenId id) const { return std::ranges::binary_search(ends_, id); }
