@@ -53,6 +53,8 @@ void Dispatch(const Arguments& args) {
       return InspectVerb(args);
     case kDoctor:
       return DoctorVerb(args);
+    case kBench:
+      return BenchVerb(args);
     case kBenchServe:
       return BenchServeVerb(args);
   }

@@ -29,6 +29,7 @@ enum Verb : uint32_t {
   kDoctor = 1 << 6,
   kBenchServe = 1 << 7,
   kServe = 1 << 8,
+  kBench = 1 << 9,
 };
 
 struct CliVerb {

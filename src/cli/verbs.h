@@ -13,6 +13,7 @@ void TokenizeVerb(const Arguments& args);
 void TemplateVerb(const Arguments& args);
 void InspectVerb(const Arguments& args);
 void DoctorVerb(const Arguments& args);
+void BenchVerb(const Arguments& args);
 void BenchServeVerb(const Arguments& args);
 
 }  // namespace kvasir
