@@ -6,7 +6,7 @@ import os
 import tempfile
 import unittest
 
-from support import STORIES, ProcessTest, needs_stories
+from support import STORIES, ProcessTest, kvasir, needs_stories
 
 MODEL = ("--shape", "tiny", "--kv-memory", "64MiB")
 TINY = (*MODEL, "-p", 16, "-n", 4, "-r", 2)
@@ -71,6 +71,17 @@ class BenchTest(ProcessTest):
         alone = self.ok("bench", "--limits", "--simd", "portable").stdout
         self.assertEqual(len(alone.splitlines()), 1)
         self.assertIn("bf16 none", alone)
+
+    def test_runs_on_demand(self):
+        done = self.ok("bench", *TINY, "-d", "0,64", "--on-demand", stdin="3\n0\n3\n")
+        first, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual(first["tests"], ["pp16", "tg4", "pp16 @ d64", "tg4 @ d64"])
+        self.assertEqual([run["test"] for run in runs], ["tg4 @ d64", "pp16", "tg4 @ d64"])
+        self.assertTrue(all(run["ns"] > 0 for run in runs))
+        self.assertEqual(runs[0]["kv_peak_bytes"], 128 * ENTRY)
+        wrong = kvasir("bench", *TINY, "--on-demand", stdin="2\n")
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn("a number below 2", wrong.stderr)
 
     def test_forms(self):
         table = self.ok("bench", *TINY).stdout.splitlines()

@@ -24,9 +24,15 @@ struct Filled {
   uint64_t bytes = 0, bytes_peak = 0, entries = 0;
 };
 
-class Runs {
+double Now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+class SpeedRuns::Sequences {
  public:
-  Runs(Engine& engine, uint32_t vocab_size, uint64_t seed)
+  Sequences(Engine& engine, uint32_t vocab_size, uint64_t seed)
       : engine_(engine), vocab_size_(vocab_size), random_(seed, /*stream=*/8) {}
 
   // Fills what the test begins with, unless an earlier one has.
@@ -143,11 +149,28 @@ class Runs {
   std::map<uint32_t, std::vector<Filled>> filled_;  // by depth
 };
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+SpeedRuns::SpeedRuns(Engine& engine, uint32_t vocab_size, const std::vector<SpeedTest>& tests,
+                     uint64_t seed)
+    : sequences_(std::make_unique<Sequences>(engine, vocab_size, seed)), warm_(tests.size()) {
+  for (const SpeedTest& test : tests) results_.push_back({.test = test, .started = Now()});
 }
 
-}  // namespace
+SpeedRuns::~SpeedRuns() = default;
+
+void SpeedRuns::Fill(size_t test) { sequences_->Fill(results_[test].test); }
+
+void SpeedRuns::WarmUp(size_t test) {
+  SpeedTest shorter = results_[test].test;
+  shorter.n_gen = std::min(shorter.n_gen, 4u);
+  sequences_->Run(shorter, nullptr);
+  warm_[test] = true;
+}
+
+void SpeedRuns::Run(size_t test) {
+  Fill(test);
+  if (!warm_[test]) WarmUp(test);
+  sequences_->Run(results_[test].test, &results_[test]);
+}
 
 Spread SpreadOf(const std::vector<double>& values) {
   Spread spread;
@@ -185,33 +208,21 @@ std::vector<SpeedResult> MeasureSpeed(Engine& engine, uint32_t vocab_size,
                                       const std::vector<SpeedTest>& tests,
                                       const SpeedOptions& options,
                                       const std::function<void(double)>& on_progress) {
-  std::vector<SpeedResult> results;
-  for (const SpeedTest& test : tests) results.push_back({.test = test, .started = Now()});
-  Runs runs(engine, vocab_size, options.seed);
+  SpeedRuns runs(engine, vocab_size, tests, options.seed);
   const double n_runs = static_cast<double>(tests.size()) * (options.repetitions + 2.0);
   double n_done = 0;
   const auto done = [&] {
     n_done += 1;
     if (on_progress) on_progress(n_done / n_runs);
   };
-  for (const SpeedTest& test : tests) {
-    runs.Fill(test);
-    done();
-  }
-  for (const SpeedTest& test : tests) {
-    SpeedTest warm_up = test;
-    warm_up.n_gen = std::min(warm_up.n_gen, 4u);
-    runs.Run(warm_up, nullptr);
-    done();
-  }
+  for (size_t i = 0; i < tests.size(); ++i, done()) runs.Fill(i);
+  for (size_t i = 0; i < tests.size(); ++i, done()) runs.WarmUp(i);
   for (uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
-    for (size_t i = 0; i < tests.size(); ++i) {
-      const size_t place = repetition % 2 == 0 ? i : tests.size() - 1 - i;
-      runs.Run(tests[place], &results[place]);
-      done();
+    for (size_t i = 0; i < tests.size(); ++i, done()) {
+      runs.Run(repetition % 2 == 0 ? i : tests.size() - 1 - i);
     }
   }
-  return results;
+  return runs.results();
 }
 
 }  // namespace kvasir::bench

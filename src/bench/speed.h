@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "bench/speed_tests.h"
@@ -59,6 +60,27 @@ double OpsPerSecond(const SpeedResult& result, const ModelSize& size);
 struct SpeedOptions {
   uint32_t repetitions = 5;
   uint64_t seed = 1;  // of the tokens
+};
+
+// Tests that are run one at a time, in whatever order. What a test needs is made at its first run.
+class SpeedRuns {
+ public:
+  SpeedRuns(Engine& engine, uint32_t vocab_size, const std::vector<SpeedTest>& tests,
+            uint64_t seed);
+  ~SpeedRuns();
+
+  const std::vector<SpeedResult>& results() const { return results_; }
+  // Fills the cache that the test begins with, unless another test has; a warm-up.
+  void Fill(size_t test);
+  void WarmUp(size_t test);
+  // Once, with a result; behind Fill and WarmUp if they did not run yet.
+  void Run(size_t test);
+
+ private:
+  class Sequences;
+  std::unique_ptr<Sequences> sequences_;
+  std::vector<SpeedResult> results_;
+  std::vector<bool> warm_;
 };
 
 // `on_progress` gets the share of runs done.

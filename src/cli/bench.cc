@@ -1,8 +1,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,6 +21,7 @@
 #include "cli/progress.h"
 #include "cli/setup.h"
 #include "cli/verbs.h"
+#include "format/quote.h"
 #include "kvasir_commit.h"
 #include "server/openai.h"
 
@@ -94,7 +98,8 @@ std::string TypeName(Codec codec) {
   return std::string(Name(codec));
 }
 
-bench::SpeedSetting SettingOf(const Arguments& args, const Session& session, OpenedModel& opened) {
+bench::SpeedSetting SettingOf(const Arguments& args, Session& session) {
+  const OpenedModel& opened = session.opened();
   bench::SpeedSetting setting;
   std::map<DType, uint64_t> bytes_by_type;
   for (const TensorEntry& tensor : opened.file().tensors()) {
@@ -165,19 +170,42 @@ void Print(const Measured& measured, const std::string& form, Output& output) {
   output.Text(lines);
 }
 
-void MeasureModel(const Arguments& args, OpenedModel& opened,
-                  const std::vector<bench::SpeedTest>& tests, Measured* measured) {
-  const OptionValues& values = args.values();
-  Session session(args, opened, /*batch=*/values.Count("parallel") > 1);
-  const uint32_t context = session.engine().context();
+// One JSON object a line: at first all tests, then each run as it is asked for.
+void ServeRuns(Session& session, const std::vector<bench::SpeedTest>& tests, uint64_t seed,
+               Output& output) {
+  bench::SpeedRuns runs(session.engine(), session.model().config().vocab_size, tests, seed);
+  nlohmann::ordered_json names = nlohmann::ordered_json::array();
+  for (const bench::SpeedTest& test : tests) names.push_back(bench::Name(test));
+  output.Stream(DumpJson({{"tests", names}, {"backends", session.kernels().target}}) + '\n');
+  for (std::string line; std::getline(std::cin, line);) {
+    size_t test = tests.size();
+    std::from_chars(line.data(), line.data() + line.size(), test);
+    if (test >= tests.size()) {
+      Fail(Code::kInvalid, "bench: standard input: {}: a number below {} is expected", Quoted(line),
+           tests.size());
+    }
+    runs.Run(test);
+    const bench::SpeedResult& result = runs.results()[test];
+    output.Stream(DumpJson({{"test", names[test]},
+                            {"ns", std::llround(result.seconds.back() * 1e9)},
+                            {"kv_peak_bytes", result.kv_peak_bytes}}) +
+                  '\n');
+  }
+}
+
+void CheckContext(const std::vector<bench::SpeedTest>& tests, uint32_t context) {
   for (const bench::SpeedTest& test : tests) {
     if (test.positions() <= context) continue;
     Fail(Code::kUsage,
          "bench: {} comes to {} positions, the context has {}: take fewer tokens or less depth",
          bench::Name(test), test.positions(), context);
   }
-  session.PrintNotices();
-  measured->setting = SettingOf(args, session, opened);
+}
+
+void MeasureAll(const Arguments& args, Session& session, const std::vector<bench::SpeedTest>& tests,
+                Measured* measured) {
+  const OptionValues& values = args.values();
+  measured->setting = SettingOf(args, session);
   measured->setting.threads = session.workers().size();
   measured->size = SizeOf(session.model());
   const auto limits = [&] { return bench::MeasureLimits(session.kernels(), session.workers()); };
@@ -208,7 +236,11 @@ void BenchVerb(const Arguments& args) {
   Measured measured;
   const std::unique_ptr<OpenedModel> opened = OpenModel(args);
   if (opened && !tests.empty()) {
-    MeasureModel(args, *opened, tests, &measured);
+    Session session(args, *opened, /*batch=*/values.Count("parallel") > 1);
+    CheckContext(tests, session.engine().context());
+    session.PrintNotices();
+    if (values.On("on-demand")) return ServeRuns(session, tests, values.Count("seed"), output);
+    MeasureAll(args, session, tests, &measured);
   } else if (values.On("limits")) {
     Workers workers(ChooseThreads(args));
     measured.limits = bench::MeasureLimits(ChooseKernels(args), workers);
