@@ -188,7 +188,7 @@ class Refusals(ProcessTest):
             (["--max-concurency", "2"], "did you mean --max-concurrency?"),
         ]:
             self.refused(2, "bench", "serve", *flags, says=[says])
-        self.refused(2, "bench", "surf", says=["known is serve"])
+        self.refused(1, "bench", "surf", says=["surf"])  # a model's name
 
     def test_nobody_there(self):
         self.refused(1, "bench", "serve", "--base-url", "http://127.0.0.1:1", says=["no server answers there"])

@@ -113,9 +113,10 @@ std::string TopicHelp(std::string_view topic) {
   if (topic == "policies") return PoliciesHelp();
   std::vector<std::string_view> topics = {"policies"};
   for (const CliVerb& verb : AllVerbs()) {
-    if (verb.name == topic || verb.name.substr(0, verb.name.find(' ')) == topic) {
-      return VerbHelp(verb);
-    }
+    if (verb.name == topic) return VerbHelp(verb);
+  }
+  for (const CliVerb& verb : AllVerbs()) {
+    if (verb.name.substr(0, verb.name.find(' ')) == topic) return VerbHelp(verb);
     topics.push_back(verb.name);
   }
   if (const Traits* traits = FindPolicy(topic)) return PolicyHelp(*traits);

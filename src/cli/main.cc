@@ -55,6 +55,8 @@ void Dispatch(const Arguments& args) {
       return QuantizeVerb(args);
     case kDoctor:
       return DoctorVerb(args);
+    case kBench:
+      return BenchVerb(args);
     case kBenchServe:
       return BenchServeVerb(args);
   }

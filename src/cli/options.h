@@ -30,6 +30,7 @@ enum Verb : uint32_t {
   kBenchServe = 1 << 7,
   kServe = 1 << 8,
   kQuantize = 1 << 9,
+  kBench = 1 << 10,
 };
 
 struct CliVerb {

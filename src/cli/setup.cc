@@ -54,7 +54,9 @@ std::string TemplateSource(const Arguments& args, const Tokenizer& tokenizer) {
   return ReadTextFile(args.values().Text("chat-template-file"), "--chat-template-file");
 }
 
-OpenedModel::OpenedModel(const Arguments& args) : file_(ModelFile::Open(ModelPath(args))) {
+OpenedModel::OpenedModel(const Arguments& args) : OpenedModel(ModelPath(args)) {}
+
+OpenedModel::OpenedModel(const std::string& model_path) : file_(ModelFile::Open(model_path)) {
   const std::filesystem::path path(file_.path());
   name_ = path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
   if (name_.empty()) name_ = path.parent_path().filename().string();  // "folder/"

@@ -33,6 +33,7 @@ class OpenedModel {
  public:
   // Errors: kUsage without --model; those of ResolveModel and ModelFile::Open.
   explicit OpenedModel(const Arguments& args);
+  explicit OpenedModel(const std::string& path);
   OpenedModel(const OpenedModel&) = delete;
   OpenedModel& operator=(const OpenedModel&) = delete;
 

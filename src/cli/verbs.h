@@ -14,6 +14,7 @@ void TemplateVerb(const Arguments& args);
 void InspectVerb(const Arguments& args);
 void QuantizeVerb(const Arguments& args);
 void DoctorVerb(const Arguments& args);
+void BenchVerb(const Arguments& args);
 void BenchServeVerb(const Arguments& args);
 
 }  // namespace kvasir

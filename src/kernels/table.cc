@@ -44,6 +44,7 @@ std::vector<const Kernels*> Runnable() {
       simd_##name::FillRows(&k.rows);     \
       simd_##name::FillMatMul(&k.matmul); \
       simd_##name::FillPlanes(&k.planes); \
+      simd_##name::FillLimits(&k.limits); \
       return k;                           \
     }();                                  \
     all.push_back(&table);                \

@@ -11,6 +11,7 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/limit_kernels.h"
 #include "kernels/matmul_kernels.h"
 #include "kernels/plane_kernels.h"
 #include "kernels/row_kernels.h"
@@ -22,6 +23,7 @@ struct Kernels {
   RowKernels rows;
   MatMulKernels matmul;
   PlaneKernels planes;
+  LimitKernels limits;
 };
 
 // Targets this machine can run, portable first, best last.

@@ -1,6 +1,7 @@
 // What each source in simd/ provides for its target; kernels/table.cc puts the table together.
 #pragma once
 
+#include "kernels/limit_kernels.h"
 #include "kernels/matmul_kernels.h"
 #include "kernels/plane_kernels.h"
 #include "kernels/row_kernels.h"
@@ -10,6 +11,7 @@
   void FillRows(kvasir::RowKernels* table);            \
   void FillMatMul(kvasir::MatMulKernels* table);       \
   void FillPlanes(kvasir::PlaneKernels* table);        \
+  void FillLimits(kvasir::LimitKernels* table);        \
   }
 
 KVASIR_DECLARE_TARGET(portable)
