@@ -8,6 +8,13 @@ namespace kvasir::KVASIR_SIMD {
 
 namespace {
 
+// Before every loop over the accumulators: one that stays a loop keeps them in memory.
+#if defined(__clang__)
+#define KVASIR_UNROLL_ALL _Pragma("unroll")
+#else
+#define KVASIR_UNROLL_ALL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(KVASIR_TARGET_AVX512)
 #define KVASIR_PIN(x) asm("" : "+v"(x))
 #elif defined(KVASIR_TARGET_AVX2)
@@ -21,16 +28,18 @@ constexpr int kAccumulators = 12;
 float F32Loop(uint64_t rounds) {
   __m512 sum[kAccumulators];
   const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
-  for (auto& s : sum) s = _mm512_set1_ps(1.0f);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_set1_ps(1.0f);
   for (uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < kAccumulators; ++i) {
       sum[i] = _mm512_fmadd_ps(sum[i], a, b);
       KVASIR_PIN(sum[i]);
     }
   }
   float total = 0;
-  for (const auto& s : sum) total += _mm512_cvtss_f32(s);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) total += _mm512_cvtss_f32(sum[i]);
   return total;
 }
 
@@ -38,40 +47,45 @@ float BF16Loop(uint64_t rounds) {
   __m512 sum[kAccumulators];
   const __m512bh a = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
   const __m512bh b = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3a80));
-  for (auto& s : sum) s = _mm512_setzero_ps();
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_setzero_ps();
   for (uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < kAccumulators; ++i) {
       sum[i] = _mm512_dpbf16_ps(sum[i], a, b);
       KVASIR_PIN(sum[i]);
     }
   }
   float total = 0;
-  for (const auto& s : sum) total += _mm512_cvtss_f32(s);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) total += _mm512_cvtss_f32(sum[i]);
   return total;
 }
 
 float Int8Loop(uint64_t rounds) {
   __m512i sum[kAccumulators];
   const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1);
-  for (auto& s : sum) s = _mm512_setzero_si512();
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm512_setzero_si512();
   for (uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < kAccumulators; ++i) {
       sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
       KVASIR_PIN(sum[i]);
     }
   }
   int total = 0;
-  for (const auto& s : sum) total ^= _mm512_cvtsi512_si32(s);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) total ^= _mm512_cvtsi512_si32(sum[i]);
   return static_cast<float>(total);
 }
 
 uint64_t Read(const uint8_t* bytes, size_t n_bytes) {
   __m512i sum[8];
-  for (auto& s : sum) s = _mm512_setzero_si512();
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < 8; ++i) sum[i] = _mm512_setzero_si512();
   for (size_t at = 0; at < n_bytes; at += 512) {
-#pragma GCC unroll 8
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < 8; ++i) {
       sum[i] = _mm512_xor_si512(sum[i], _mm512_loadu_si512(bytes + at + 64 * i));
     }
@@ -93,16 +107,18 @@ constexpr int kAccumulators = 10;
 float F32Loop(uint64_t rounds) {
   __m256 sum[kAccumulators];
   const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
-  for (auto& s : sum) s = _mm256_set1_ps(1.0f);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm256_set1_ps(1.0f);
   for (uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 10
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < kAccumulators; ++i) {
       sum[i] = _mm256_fmadd_ps(sum[i], a, b);
       KVASIR_PIN(sum[i]);
     }
   }
   float total = 0;
-  for (const auto& s : sum) total += _mm256_cvtss_f32(s);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) total += _mm256_cvtss_f32(sum[i]);
   return total;
 }
 
@@ -111,9 +127,10 @@ float Int8Loop(uint64_t rounds) {
   __m256i sum[kAccumulators];
   __m256i a = _mm256_set1_epi8(3);
   const __m256i b = _mm256_set1_epi8(1), ones = _mm256_set1_epi16(1);
-  for (auto& s : sum) s = _mm256_setzero_si256();
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = _mm256_setzero_si256();
   for (uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 10
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < kAccumulators; ++i) {
       __m256i pairs = _mm256_maddubs_epi16(a, b);
       KVASIR_PIN(pairs);  // each time anew
@@ -123,15 +140,17 @@ float Int8Loop(uint64_t rounds) {
     KVASIR_PIN(a);
   }
   int total = 0;
-  for (const auto& s : sum) total ^= _mm256_cvtsi256_si32(s);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) total ^= _mm256_cvtsi256_si32(sum[i]);
   return static_cast<float>(total);
 }
 
 uint64_t Read(const uint8_t* bytes, size_t n_bytes) {
   __m256i sum[8];
-  for (auto& s : sum) s = _mm256_setzero_si256();
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < 8; ++i) sum[i] = _mm256_setzero_si256();
   for (size_t at = 0; at < n_bytes; at += 256) {
-#pragma GCC unroll 8
+    KVASIR_UNROLL_ALL
     for (int i = 0; i < 8; ++i) {
       const auto* from = reinterpret_cast<const __m256i*>(bytes + at + 32 * i);
       sum[i] = _mm256_xor_si256(sum[i], _mm256_loadu_si256(from));
@@ -153,14 +172,16 @@ float F32Loop(uint64_t rounds) {
   F32 sum[kAccumulators];
   F32 a = Set(0.999f);
   const F32 b = Set(1e-3f);
-  for (auto& s : sum) s = Set(1.0f);
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) sum[i] = Set(1.0f);
   for (uint64_t r = 0; r < rounds; ++r) {
     asm volatile("" : "+m"(a));  // a new number, for all that the compiler knows
     for (int i = 0; i < kAccumulators; ++i) sum[i] = MulAdd(sum[i], a, b);
   }
   float total = 0;
-  for (const auto& s : sum) {
-    for (size_t lane = 0; lane < kLanes; ++lane) total += s.v[lane];
+  KVASIR_UNROLL_ALL
+  for (int i = 0; i < kAccumulators; ++i) {
+    for (size_t lane = 0; lane < kLanes; ++lane) total += sum[i].v[lane];
   }
   return total;
 }
