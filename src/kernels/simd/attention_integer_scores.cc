@@ -17,25 +17,28 @@ constexpr int KeyVectors(int) { return 4; }  // all 64 entries: planes are read 
 constexpr int KeyVectors(int rows) { return TileVectors(rows); }
 #endif
 
-// Readers of keys: Load() gives the next kPairs pairs of channels of the entries from `e`.
+// Readers of keys: Load() gives kPairs pairs of channels of the entries from `e`, Pair() one of
+// them.
 struct Q8Pairs {
   static constexpr Codec kCodec = Codec::kQ8;
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 2;  // of an entry in a step
   const uint8_t* data;
-  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
-    k[0] = SignedBytes(data + (step * kPageEntries + e) * 2);
+  Shorts Load(size_t step, size_t e) const {
+    return SignedBytes(data + (step * kPageEntries + e) * 2);
   }
+  static Shorts Pair(Shorts loaded, size_t) { return loaded; }
 };
 struct Q4Pairs {
   static constexpr Codec kCodec = Codec::kQ4;
   static constexpr size_t kPairs = 2;
   static constexpr size_t kBytes = 2;
   const uint8_t* data;
-  void Load(size_t step, size_t e, Shorts (&k)[2]) const {
-    const Shorts bytes = UnsignedBytes(data + (step * kPageEntries + e) * 2);
-    k[0] = LowHalf(bytes);
-    k[1] = HighHalf(bytes);
+  Shorts Load(size_t step, size_t e) const {
+    return UnsignedBytes(data + (step * kPageEntries + e) * 2);
+  }
+  static Shorts Pair(Shorts loaded, size_t p) {
+    return p == 0 ? LowHalf(loaded) : HighHalf(loaded);
   }
 };
 // Keys of either codec, widened to [pairs][64][2].
@@ -45,9 +48,10 @@ struct WidePairs {
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 4;
   const int16_t* data;
-  void Load(size_t step, size_t e, Shorts (&k)[1]) const {
-    k[0] = LoadShorts(data + (step * kPageEntries + e) * 2);
+  Shorts Load(size_t step, size_t e) const {
+    return LoadShorts(data + (step * kPageEntries + e) * 2);
   }
+  static Shorts Pair(Shorts loaded, size_t) { return loaded; }
 };
 
 template <typename Keys>
@@ -65,48 +69,49 @@ struct Page {
   Wide Min(size_t block, size_t e) const { return Scale(CodecBlocks(dim) + block, e); }
 };
 
-// The integer sums of block `b`.
-template <bool kAhead, typename Keys, int R, int V>
-inline void DotBlock(const int16_t* q, size_t stride, const Page<Keys>& page, size_t b, size_t e,
-                     const uint8_t* next, Ints (&sum)[R][V]) {
-  constexpr size_t kSteps = kCodecBlock / (2 * Keys::kPairs);
-  KVASIR_UNROLL
-  for (int r = 0; r < R; ++r) {
-    KVASIR_UNROLL
-    for (int v = 0; v < V; ++v) sum[r][v] = NoInts();
-  }
-  const size_t end = (b + 1) * kSteps < page.steps ? (b + 1) * kSteps : page.steps;
-  for (size_t step = b * kSteps; step < end; ++step) {
-    if constexpr (kAhead) {
-      constexpr size_t kBytes = V * kInts * Keys::kBytes;
-      PrefetchStep<kBytes>(next, e / (V * kInts) * page.steps + step);
-    }
-    Shorts k[V][Keys::kPairs];
-    KVASIR_UNROLL
-    for (int v = 0; v < V; ++v) page.keys.Load(step, e + static_cast<size_t>(v) * kInts, k[v]);
-    KVASIR_UNROLL
-    for (int r = 0; r < R; ++r) {
-      KVASIR_UNROLL
-      for (size_t p = 0; p < Keys::kPairs; ++p) {
-        const Shorts x =
-            SetShorts(q + static_cast<size_t>(r) * stride + 2 * (step * Keys::kPairs + p));
-        KVASIR_UNROLL
-        for (int v = 0; v < V; ++v) sum[r][v] = AddDot(sum[r][v], k[v][p], x);
-      }
-    }
-  }
-}
-
 // R rows from `row` on against the V vectors from entry `e`. The chains wait in `scores` while a
 // block is summed: the registers are full of integers.
 template <bool kAhead, typename Keys, int R, int V>
 inline void ScoreTile(const QuantizedQueries& q, size_t row, const Page<Keys>& page, size_t e,
                       const uint8_t* next, float* scores, size_t stride) {
+  constexpr size_t kSteps = kCodecBlock / (2 * Keys::kPairs);
   const size_t blocks = CodecBlocks(page.dim);
   const int16_t* rows = q.q + row * q.stride;
   for (size_t b = 0; b < blocks; ++b) {
     Ints sum[R][V];
-    DotBlock<kAhead, Keys, R, V>(rows, q.stride, page, b, e, next, sum);
+    KVASIR_UNROLL
+    for (int r = 0; r < R; ++r) {
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) sum[r][v] = NoInts();
+    }
+    const size_t end = (b + 1) * kSteps < page.steps ? (b + 1) * kSteps : page.steps;
+    for (size_t step = b * kSteps; step < end; ++step) {
+      if constexpr (kAhead) {
+        constexpr size_t kBytes = V * kInts * Keys::kBytes;
+        PrefetchStep<kBytes>(next, e / (V * kInts) * page.steps + step);
+      }
+      Shorts loaded[V];
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) {
+        loaded[v] = page.keys.Load(step, e + static_cast<size_t>(v) * kInts);
+      }
+      KVASIR_UNROLL
+      for (size_t p = 0; p < Keys::kPairs; ++p) {
+        Shorts k[V];
+        KVASIR_UNROLL
+        for (int v = 0; v < V; ++v) k[v] = Keys::Pair(loaded[v], p);
+        KVASIR_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const size_t c = 2 * (step * Keys::kPairs + p);
+          const Shorts x = SetShorts(rows + static_cast<size_t>(r) * q.stride + c);
+          KVASIR_UNROLL
+          for (int v = 0; v < V; ++v) {
+            sum[r][v] = AddDot(sum[r][v], k[v], x);
+            Pin(sum[r][v]);
+          }
+        }
+      }
+    }
     KVASIR_UNROLL
     for (int v = 0; v < V; ++v) {
       const size_t at = e + static_cast<size_t>(v) * kInts;
@@ -144,10 +149,10 @@ template <typename Keys>
 void Widen(const Page<Keys>& page, int16_t* out) {
   for (size_t step = 0; step < page.steps; ++step) {
     for (size_t e = 0; e < kPageEntries; e += kInts) {
-      Shorts k[Keys::kPairs];
-      page.keys.Load(step, e, k);
+      const Shorts loaded = page.keys.Load(step, e);
       for (size_t p = 0; p < Keys::kPairs; ++p) {
-        StoreShorts(k[p], out + ((step * Keys::kPairs + p) * kPageEntries + e) * 2);
+        StoreShorts(Keys::Pair(loaded, p),
+                    out + ((step * Keys::kPairs + p) * kPageEntries + e) * 2);
       }
     }
   }

@@ -47,6 +47,9 @@ inline Wide SetWide(float x) { return {_mm512_set1_ps(x)}; }
 inline Wide Mul(Wide a, Wide b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Wide MulAdd(Wide a, Wide b, Wide c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
+// Keeps the order of straight-line code, where GCC would spill sums.
+inline void Pin(Ints& a) { asm volatile("" : "+v"(a.v)); }
+
 #else
 
 inline constexpr size_t kInts = kLanes;
@@ -88,6 +91,7 @@ inline Ints AddDot(Ints sum, Shorts a, Shorts b) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, b.v))};
 }
 inline Wide ToWide(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline void Pin(Ints& a) { asm volatile("" : "+x"(a.v)); }
 
 #else
 
@@ -138,6 +142,7 @@ inline Wide ToWide(Ints a) {
   for (size_t i = 0; i < kInts; ++i) r.v[i] = static_cast<float>(a.v[i]);
   return r;
 }
+inline void Pin(Ints&) {}
 
 #endif
 #endif

@@ -20,13 +20,20 @@ struct QuantizedPlane {
   QuantizedPlane(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen)
       : scale(plane + ScalesAt(kCodec, dim), CodecBlocks(dim)),
         min(plane + MinimaAt(dim), kCodec == Codec::kQ4 ? CodecBlocks(dim) : 0) {
-    const size_t bytes = PaddedChannels(dim) * kBits / 8;
+    const size_t bytes = PaddedChannels(dim) * kBits / 8, blocks = CodecBlocks(dim);
     size_t n = 0;
-    for (uint64_t left = live; left != 0; left &= left - 1) {
-      const size_t slot = static_cast<size_t>(__builtin_ctzll(left));
-      const bool read = seen >> slot & 1;
-      row[n] = read ? plane + slot * bytes : kZeroRow;
-      block[n++] = read ? slot * CodecBlocks(dim) : BlockFactors::kZeros;
+    if ((live & seen) == ~uint64_t{0}) {
+      for (; n < kPageEntries; ++n) {
+        row[n] = plane + n * bytes;
+        block[n] = n * blocks;
+      }
+    } else {
+      for (uint64_t left = live; left != 0; left &= left - 1) {
+        const size_t slot = static_cast<size_t>(__builtin_ctzll(left));
+        const bool read = seen >> slot & 1;
+        row[n] = read ? plane + slot * bytes : kZeroRow;
+        block[n++] = read ? slot * blocks : BlockFactors::kZeros;
+      }
     }
     row[n] = kZeroRow;
     block[n] = BlockFactors::kZeros;
