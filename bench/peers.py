@@ -11,10 +11,12 @@ medians over rounds of time of the peer / time of Kvasir, with a bootstrap inter
 with like: 16 bits (f16) and 8 bits (q8, q8_0, u8). An engine that cannot do something is a row that says so.
 """
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 
 import peers_report as report
@@ -135,17 +137,18 @@ def random_model(args, shape, kind):
 class Process:
     """A program that answers JSON lines with JSON lines. Errors: RuntimeError with what it said."""
 
-    def __init__(self, command, env=None):
-        self.log = open(os.devnull, "w")
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-                                        env={**os.environ, **(env or {})})
-        self.name = os.path.basename(command[-1] if command[-1].endswith(".gguf") else command[0])
+    def __init__(self, command):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.ready = self.read()
 
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"ended with code {self.process.wait()}")
+            code = self.process.wait()
+            self.log.seek(0)
+            said = self.log.read().strip().splitlines()
+            raise RuntimeError(said[-1] if said else f"ended with code {code}")
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])
@@ -155,37 +158,32 @@ class Process:
         try:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
+        except OSError:
             pass  # read says what became of it
         return self.read()
 
     def close(self):
-        try:
+        with contextlib.suppress(OSError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self.process.wait(timeout=60)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
         self.log.close()
 
 
 class Kvasir:
-    """`kvasir bench --on-demand`, one process for a model, a codec and a number of sequences."""
+    """`kvasir bench --on-demand`, a process for each phase."""
 
-    def __init__(self, args, model, path, codec):
-        self.args, self.path, self.codec, self.model = args, path, codec, model
-        self.processes = {}
+    def __init__(self, args, path, codec):
+        self.args, self.path, self.codec, self.process = args, path, codec, None
 
     def phase(self, depth, seqs, pp, tg, rounds):
-        if (seqs, tg) not in self.processes:
-            depths = ",".join(str(d) for d, s, n in self.model.phases if (s, n) == (seqs, tg))
-            self.processes[seqs, tg] = Process(
-                [self.args.kvasir, "bench", "-m", self.path, "-t", str(self.args.threads), "--kv-codec", self.codec, "-p", str(pp),
-                 "-n", str(tg), "-d", depths, "-np", str(seqs), "--on-demand"])
-        self.process = self.processes[seqs, tg]
-        suffix = (f" x{seqs}" if seqs > 1 else "") + (f" @ d{depth}" if depth else "")
-        self.numbers = {test: self.process.ready["tests"].index(name + suffix)
-                        for test, name in (("pp", f"pp{pp}"), ("tg", f"tg{tg}")) if test == "tg" or pp}
+        self.process = Process([self.args.kvasir, "bench", "-m", self.path, "-t", str(self.args.threads), "--kv-codec", self.codec,
+                                "-p", str(pp), "-n", str(tg), "-d", str(depth), "-np", str(seqs), "--on-demand"])
+        self.numbers = {"pp": 0, "tg": 1} if pp else {"tg": 0}
         self.steps = {"pp": 1, "tg": tg}
         for test in self.numbers:
             self.run(test)  # fills, and warms up
@@ -194,11 +192,12 @@ class Kvasir:
         return self.process.ask(str(self.numbers[test]))["ns"] / 1e6 / self.steps[test]
 
     def end(self):
-        pass
+        self.close()
 
     def close(self):
-        for process in self.processes.values():
-            process.close()
+        if self.process:
+            self.process.close()
+            self.process = None
 
 
 class Peer:
@@ -220,17 +219,18 @@ class Peer:
         self.command(op="end")
 
     def close(self):
-        self.process.close()
+        if self.process.process.returncode is None:  # not yet by another variant
+            self.process.close()
 
 
-def start_engines(args, model, path):
-    """Engines of a model by (kind of cache, name); for those that did not start the reason."""
+def start_engines(args, path):
+    """Engines of a file by (kind of cache, name); for those that did not start the reason."""
     engines, errors, llama = {}, {}, None
     for kv, variants in ENGINES.items():
         for name, family, variant in variants:
             try:
                 if family == "kvasir":
-                    engines[kv, name] = Kvasir(args, model, path, variant)
+                    engines[kv, name] = Kvasir(args, path, variant)
                     continue
                 if not os.path.exists(args.peer_python):
                     raise RuntimeError("not installed: bench/peers.py --install")
@@ -259,6 +259,8 @@ def measure(args, engines, errors, depth, seqs, tg):
         except RuntimeError as error:
             errors[key] = str(error)
             active.pop(key, None)
+            with contextlib.suppress(RuntimeError):
+                engines[key].end()  # nothing of it disturbs the next phase
             say(f"{key[1]}, {key[0]}, depth {depth}: {error}")
             return None
 
@@ -306,7 +308,7 @@ def measure_model(args, model, done, keep):
     except RuntimeError as error:
         say(f"{model.name} {model.kind}: left out: {error}")
         return
-    engines, broken = start_engines(args, model, path)
+    engines, broken = start_engines(args, path)
     try:
         for depth, seqs, tg in phases:
             say(f"{model.name} {model.kind}: depth {depth}, {seqs} sequence{'s' if seqs > 1 else ''}")
@@ -314,8 +316,8 @@ def measure_model(args, model, done, keep):
             samples = measure(args, engines, errors, depth, seqs, tg)
             keep((depth, seqs), rows_of_phase(model, depth, seqs, tg, samples, engines, errors))
     finally:
-        for process in {id(getattr(e, "process", e)): e for e in engines.values()}.values():
-            process.close()
+        for engine in engines.values():
+            engine.close()
 
 
 class State:
