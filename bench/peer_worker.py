@@ -18,7 +18,7 @@ def serve(make):
     try:
         target = make()
     except Exception as error:  # whatever a library throws is that engine's row
-        answer({"error": str(error).strip() or type(error).__name__})
+        answer({"error": " ".join(str(error).split()) or type(error).__name__})
         return
     answer({"ready": True})
     for line in sys.stdin:
@@ -26,4 +26,4 @@ def serve(make):
         try:
             answer(getattr(target, command.pop("op"))(**command))
         except Exception as error:
-            answer({"error": str(error).strip() or type(error).__name__})
+            answer({"error": " ".join(str(error).split()) or type(error).__name__})

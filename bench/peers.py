@@ -347,6 +347,8 @@ def main():
     args = parse_args()
     if args.install:
         return install(args)
+    if os.getloadavg()[0] > 0.5:
+        say(f"the machine has other work (load {os.getloadavg()[0]:.1f}): peers that wait in loops suffer most, ratios mean little")
     state = State(args.state)
     for model in matrix(args):
         if args.only in f"{model.name} {model.kind}":
