@@ -2,8 +2,8 @@
 //
 // Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, F16 and BF16 have one usual encoder, and the bytes are its bytes.
 // Q4_K and Q6_K leave the choice of scales free: the ones here search for the smallest squared
-// error (format/quantize_k.cc says how). Bytes depend on the values alone, not on machine or
-// threads.
+// error (format/quantize_k.cc says how). Of one build, bytes depend on the values alone;
+// another compiler's Q6_K may differ where two scales are nearly as good.
 //
 // Cost     About 1 to 3 ns an element on one core; 20 for Q4_K and Q6_K.
 // Threads  No state: any.

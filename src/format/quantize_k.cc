@@ -24,7 +24,7 @@ namespace kvasir {
 
 namespace {
 
-// Four floats; sums have one order on every machine.
+// Four floats; sums have one order.
 using F4 = float __attribute__((vector_size(16)));
 using I4 = int32_t __attribute__((vector_size(16)));
 
@@ -97,12 +97,11 @@ constexpr int kGroup4 = 32, kGroups4 = 8;
 constexpr int kTurns = 2;
 
 struct Group4 {
-  float sum = 0, squares = 0;    // of the values
-  float low = 0, high = 0;       // of the values and 0
+  float sum = 0;                 // of the values
   float scale = 0, minimum = 0;  // real: x ~ scale q - minimum, both >= 0
   int scale6 = 0, minimum6 = 0;  // whole numbers
-  F4 q[kGroup4 / 4] = {};        // levels of the whole numbers
-  float error = 0;               // of the whole numbers
+  F4 q[kGroup4 / 4] = {};        // levels, 0 to 15
+  float error = 0;               // with the whole numbers
 };
 
 struct Fit4 {
@@ -131,21 +130,17 @@ Fit4 Solve4(const Group4& g, const Sums& s) {
 
 // Step 1.
 void FitGroup4(const float* x, Group4* g) {
-  g->low = std::min(*std::min_element(x, x + kGroup4), 0.0f);
-  g->high = std::max(*std::max_element(x, x + kGroup4), 0.0f);
-  const float range = g->high - g->low;
+  const auto [smallest, largest] = std::minmax_element(x, x + kGroup4);
+  const float low = std::min(*smallest, 0.0f), range = std::max(*largest, 0.0f) - low;
   if (!(range > 1e-30f)) return;  // zeros, or less than f16 holds
-  for (int i = 0; i < kGroup4; ++i) {
-    g->sum += x[i];
-    g->squares += x[i] * x[i];
-  }
-  // How many steps the range is divided into, and where the lowest level is in steps from the
-  // smallest value: ends that stick out may be cut.
+  for (int i = 0; i < kGroup4; ++i) g->sum += x[i];
+  // How many steps the range is divided into; of more than 15, levels have those in the middle:
+  // ends that stick out are cut.
   constexpr float kSteps[] = {14.0f, 15.0f, 16.0f, 17.0f, 18.0f};
   Fit4 best;
   for (const float steps : kSteps) {
     const float inverse = steps / range;
-    const float offset = g->low + 0.5f * std::max(steps - 15.0f, 0.0f) / inverse;
+    const float offset = low + 0.5f * std::max(steps - 15.0f, 0.0f) / inverse;
     F4 q[kGroup4 / 4];
     Nearest<kGroup4>(x, offset, inverse, 0, 15, q);
     Fit4 fit = Solve4(*g, SumsOf<kGroup4>(x, q));
@@ -159,7 +154,7 @@ void FitGroup4(const float* x, Group4* g) {
   g->minimum = -best.offset;
 }
 
-// Step 2: the whole numbers around those of the real scales. Tries fewer where scales are settled.
+// Step 2: the whole numbers around those of the real scale and minimum.
 void ChooseGroup4(const float* x, float d, float m, Group4* g) {
   const int scale6 = d > 0 ? static_cast<int>(std::min(g->scale / d + 0.5f, 63.0f)) : 0;
   const int minimum6 = m > 0 ? static_cast<int>(std::min(g->minimum / m + 0.5f, 63.0f)) : 0;
