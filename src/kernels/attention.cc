@@ -273,7 +273,7 @@ class TilePass {
                                      stride_);
       return;
     }
-    pairs_->expand_k[codec](plane, dim_, a_.pairs);
+    pairs_->expand_k[codec](plane, dim_, next, a_.pairs);
     pairs_->scores(a_.q_pairs, PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
   }
 
@@ -324,7 +324,7 @@ class TilePass {
       return;
     }
     const auto expand = [&](uint64_t seen) {
-      return pairs_->expand_v[codec](plane, dim_, segment.bits, seen, a_.pairs);
+      return pairs_->expand_v[codec](plane, dim_, segment.bits, seen, next, a_.pairs);
     };
     const auto add = [&](uint32_t row, size_t n) {
       const size_t n_pairs = (static_cast<size_t>(std::popcount(segment.bits)) + 1) / 2;
@@ -429,8 +429,9 @@ struct AttentionScratch::Plan {
 };
 
 namespace {
-// At most this many tiles have more than 1 / (2 workers) of the work.
-size_t MaxSplit(size_t n_workers) { return n_workers > 1 ? 2 * n_workers : 0; }
+// Tiles with more than one of this many equal shares of the work are split; there are fewer of them
+// than shares.
+size_t MaxSplit(size_t n_workers) { return n_workers > 1 ? 4 * n_workers : 0; }
 size_t SplitFloats(size_t n_workers, uint32_t max_group, uint32_t dim) {
   return MaxSplit(n_workers) * kMaxParts * max_group * RecordFloats(dim);
 }
@@ -528,7 +529,7 @@ void AttentionScratch::Plan::CutTasks(size_t n_workers, float* records, size_t r
   for (uint32_t i = n_tiles; i-- > 0;) {
     const Tile& tile = tiles[i];
     const size_t floats = kMaxParts * tile.heads() * RecordFloats(tile.job->lane.head_dim);
-    const bool large = n_workers > 1 && work[i] * 2 * n_workers > total;
+    const bool large = work[i] * MaxSplit(n_workers) > total;
     if (large && floats <= static_cast<size_t>(end - records)) {
       Split(i, records);
       records += floats;

@@ -35,13 +35,14 @@ struct PairKernels {
   // out[i] = pairs of q * scale for a row of dim floats.
   void (*pair_queries)(const float* q, float scale, size_t dim, uint32_t* out) = nullptr;
   // A plane as pairs. Of V, entries of `live` that are not in `seen` become zeros; false if a value
-  // is not finite after rounding.
-  void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, uint32_t* out) = {};
-  bool (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen,
-                            uint32_t* out) = {};
-
-  // 64 scores of each of n rows; strides in elements. `next`: a plane of the same size that will be
+  // is not finite after rounding. Here and below `next` is a plane of the same size that will be
   // read soon, prefetched along the way; may be null.
+  void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, const uint8_t* next,
+                            uint32_t* out) = {};
+  bool (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen,
+                            const uint8_t* next, uint32_t* out) = {};
+
+  // 64 scores of each of n rows; strides in elements.
   void (*scores)(const uint32_t* q, size_t q_stride, size_t n, const uint32_t* k, size_t dim,
                  float* scores, size_t stride) = nullptr;
   void (*scores_in_place[kCodecs])(const uint32_t* q, size_t q_stride, size_t n,

@@ -146,8 +146,9 @@ void ScoreUpTo(const QuantizedQueries& q, size_t row, size_t n, const Page<Keys>
 }
 
 template <typename Keys>
-void Widen(const Page<Keys>& page, int16_t* out) {
+void Widen(const Page<Keys>& page, const uint8_t* next, int16_t* out) {
   for (size_t step = 0; step < page.steps; ++step) {
+    if (next != nullptr) PrefetchStep<kPageEntries * Keys::kBytes>(next, step);
     for (size_t e = 0; e < kPageEntries; e += kInts) {
       const Shorts loaded = page.keys.Load(step, e);
       for (size_t p = 0; p < Keys::kPairs; ++p) {
@@ -168,7 +169,7 @@ void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, si
     return score(q, 0, n, page, next, scores, stride);
   }
   alignas(64) int16_t wide[kPageEntries * kMaxHeadDim];
-  Widen(page, wide);
+  Widen(page, next, wide);
   using WideKeys = WidePairs<Keys::kCodec>;
   const Page<WideKeys> widened({wide}, plane, dim);
   for (size_t r = 0; r < n;) {

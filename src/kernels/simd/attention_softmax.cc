@@ -104,8 +104,8 @@ void Merge(float* to, const float* part, size_t n, size_t stride, size_t dim) {
       continue;
     }
     const float max = part[0] > to[0] ? part[0] : to[0];
-    float difference[kLanes] = {to[0] - max, part[0] - max}, factor[kLanes];
-    Store(Exp2(Load(difference)), factor);
+    float factor[kLanes];
+    Store(Exp2(Select(1, Set(to[0] - max), Set(part[0] - max))), factor);
     to[0] = max;
     to[1] = MulAdd1(part[1], factor[1], to[1] * factor[0]);
     const F32 a = Set(factor[0]), b = Set(factor[1]);

@@ -27,10 +27,19 @@ void PairQueries(const float* q, float scale, size_t dim, uint32_t* out) {
   }
 }
 
+// Prefetches what pair `i` of rows covers in the next plane, if there is one.
+template <size_t kBits>
+inline void PrefetchPair(const uint8_t* next, size_t i, size_t row) {
+  if (next == nullptr) return;
+  const size_t bytes = 2 * row * kBits / 8;
+  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+}
+
 template <typename E>
-void ExpandK(const uint8_t* plane, size_t dim, uint32_t* out) {
+void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* out) {
   const PlaneKeys<E> keys(plane, dim);
   for (size_t i = 0; i < PairedDim(dim); ++i) {
+    PrefetchPair<8 * sizeof(typename E::T)>(next, i, kPageEntries);
     KVASIR_UNROLL
     for (size_t e = 0; e < kPageEntries; e += kPairLanes) {
       Store(keys.Load(i, e), out + i * kPageEntries + e);
@@ -39,18 +48,24 @@ void ExpandK(const uint8_t* plane, size_t dim, uint32_t* out) {
 }
 
 template <typename Values>
-bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, uint32_t* out) {
+bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
+             uint32_t* out) {
   const Values values(plane, dim, live, seen);
-  const Pairs zero = SetPair(0);
-  __m512 none = _mm512_setzero_ps();  // stays 0 unless something is not finite
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  __m512i largest = _mm512_setzero_si512();
+  const auto put = [&](Pairs pairs) {
+    Store(pairs, out);
+    out += kPairLanes;
+    largest = _mm512_max_epu16(largest, _mm512_and_si512(pairs.v, magnitude));
+  };
   for (size_t i = 0; i < values.n_pairs; ++i) {
-    for (size_t c = 0; c < dim; c += kPairLanes, out += kPairLanes) {
-      const Pairs pairs = values.Load(i, c, 0, LanesAt(c, dim));
-      Store(pairs, out);
-      none = Dot(none, zero, pairs);
-    }
+    PrefetchPair<Values::kBits>(next, i, dim);
+    size_t c = 0;
+    for (; c + kPairLanes <= dim; c += kPairLanes) put(values.Load(i, c, 0, kAllLanes));
+    if (c < dim) put(values.Load(i, c, 0, LanesAt(c, dim)));
   }
-  return _mm512_cmp_ps_mask(none, none, _CMP_UNORD_Q) == 0;
+  const __m512i infinity = _mm512_set1_epi16(0x7f80);  // NaNs are above
+  return _mm512_cmpge_epu16_mask(largest, infinity) == 0;
 }
 
 }  // namespace
