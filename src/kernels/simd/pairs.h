@@ -104,6 +104,70 @@ struct PlaneValues {
   }
 };
 
+// Sixteen integers times their scales.
+inline __m512 Scaled(const int8_t* p, uint16_t lanes, __m512 scale) {
+  const __m512i wide = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, p));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(wide), scale);
+}
+
+struct PlaneKeysQ8 {
+  using T = int8_t;
+  static constexpr bool kInPlace = true;
+  const int8_t* data;
+  const uint16_t* scale;
+  size_t dim;
+
+  PlaneKeysQ8(const uint8_t* plane, size_t dim)
+      : data(reinterpret_cast<const int8_t*>(plane)),
+        scale(reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim)),
+        dim(dim) {}
+  Pairs Load(size_t i, size_t e) const {
+    const size_t block = 2 * i / kCodecBlock;  // of both channels
+    const __m512 s = _mm512_cvtph_ps(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale + block * kPageEntries + e)));
+    const int8_t* first = data + 2 * i * kPageEntries + e;
+    const uint16_t second = 2 * i + 1 < dim ? kAllLanes : uint16_t{0};
+    return RoundToPairs(Scaled(first, kAllLanes, s), Scaled(first + kPageEntries, second, s));
+  }
+};
+
+struct PlaneValuesQ8 {
+  using T = int8_t;
+  static constexpr bool kInPlace = true;
+  const int8_t* row[kPageEntries + 1];
+  const float* scale[kPageEntries + 1];  // of a row, one per 32 channels
+  size_t n_pairs;
+  float scales[kPageEntries * kMaxHeadDim / kCodecBlock];
+
+  PlaneValuesQ8(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen) {
+    const size_t blocks = Blocks(dim);
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + kPageEntries * dim);
+    for (size_t i = 0; i < kPageEntries * blocks; i += kLanes) {
+      KVASIR_SIMD::Store(LoadF16(halves + i), scales + i);
+    }
+    size_t n = 0;
+    for (uint64_t left = live; left != 0; left &= left - 1, ++n) {
+      const size_t slot = static_cast<size_t>(__builtin_ctzll(left));
+      row[n] = reinterpret_cast<const int8_t*>(plane) + slot * dim;
+      scale[n] = scales + slot * blocks;
+      if ((seen >> slot & 1) == 0) Skip(n);
+    }
+    if (n % 2 == 1) Skip(n);
+    n_pairs = (n + 1) / 2;
+  }
+  Pairs Load(size_t i, size_t c, uint16_t lanes) const {
+    const size_t block = c / kCodecBlock;
+    return RoundToPairs(Scaled(row[2 * i] + c, lanes, _mm512_set1_ps(scale[2 * i][block])),
+                        Scaled(row[2 * i + 1] + c, lanes, _mm512_set1_ps(scale[2 * i + 1][block])));
+  }
+
+ private:
+  void Skip(size_t n) {
+    row[n] = reinterpret_cast<const int8_t*>(kZeroRow);
+    scale[n] = reinterpret_cast<const float*>(kZeroRow);
+  }
+};
+
 // Lanes of the vector at channel c that hold channels.
 inline uint16_t LanesAt(size_t c, size_t dim) {
   return dim - c >= kPairLanes ? kAllLanes : static_cast<uint16_t>((1u << (dim - c)) - 1);

@@ -28,18 +28,18 @@ void PairQueries(const float* q, float scale, size_t dim, uint32_t* out) {
 }
 
 // Prefetches what pair `i` of rows covers in the next plane, if there is one.
-template <typename E>
+template <typename T>
 inline void PrefetchPair(const uint8_t* next, size_t i, size_t row) {
   if (next == nullptr) return;
-  const size_t bytes = 2 * row * sizeof(typename E::T);
+  const size_t bytes = 2 * row * sizeof(T);
   for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
 }
 
-template <typename E>
+template <typename Keys>
 void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* out) {
-  const PlaneKeys<E> keys(plane, dim);
+  const Keys keys(plane, dim);
   for (size_t i = 0; i < PairedDim(dim); ++i) {
-    PrefetchPair<E>(next, i, kPageEntries);
+    PrefetchPair<typename Keys::T>(next, i, kPageEntries);
     KVASIR_UNROLL
     for (size_t e = 0; e < kPageEntries; e += kPairLanes) {
       Store(keys.Load(i, e), out + i * kPageEntries + e);
@@ -47,10 +47,10 @@ void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* ou
   }
 }
 
-template <typename E>
+template <typename Values>
 bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
              uint32_t* out) {
-  const PlaneValues<E> values(plane, dim, live, seen);
+  const Values values(plane, dim, live, seen);
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   __m512i largest = _mm512_setzero_si512();
   const auto put = [&](Pairs pairs) {
@@ -59,7 +59,7 @@ bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, con
     largest = _mm512_max_epu16(largest, _mm512_and_si512(pairs.v, magnitude));
   };
   for (size_t i = 0; i < values.n_pairs; ++i) {
-    PrefetchPair<E>(next, i, dim);
+    PrefetchPair<typename Values::T>(next, i, dim);
     size_t c = 0;
     for (; c + kPairLanes <= dim; c += kPairLanes) put(values.Load(i, c, kAllLanes));
     if (c < dim) put(values.Load(i, c, LanesAt(c, dim)));
@@ -73,13 +73,15 @@ bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, con
 void FillPairExpand(PairKernels* table) {
   table->pair_queries = PairQueries;
   constexpr int kF32 = static_cast<int>(Codec::kF32), kF16 = static_cast<int>(Codec::kF16);
-  constexpr int kBF16 = static_cast<int>(Codec::kBF16);
-  table->expand_k[kF32] = ExpandK<PairsF32>;
-  table->expand_k[kF16] = ExpandK<PairsF16>;
-  table->expand_k[kBF16] = ExpandK<PairsBF16>;
-  table->expand_v[kF32] = ExpandV<PairsF32>;
-  table->expand_v[kF16] = ExpandV<PairsF16>;
-  table->expand_v[kBF16] = ExpandV<PairsBF16>;
+  constexpr int kBF16 = static_cast<int>(Codec::kBF16), kQ8 = static_cast<int>(Codec::kQ8);
+  table->expand_k[kF32] = ExpandK<PlaneKeys<PairsF32>>;
+  table->expand_k[kF16] = ExpandK<PlaneKeys<PairsF16>>;
+  table->expand_k[kBF16] = ExpandK<PlaneKeys<PairsBF16>>;
+  table->expand_k[kQ8] = ExpandK<PlaneKeysQ8>;
+  table->expand_v[kF32] = ExpandV<PlaneValues<PairsF32>>;
+  table->expand_v[kF16] = ExpandV<PlaneValues<PairsF16>>;
+  table->expand_v[kBF16] = ExpandV<PlaneValues<PairsBF16>>;
+  table->expand_v[kQ8] = ExpandV<PlaneValuesQ8>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -82,19 +82,20 @@ void Scores(const uint32_t* q, size_t q_stride, size_t n, const uint32_t* k, siz
   ScoreTiles<6>(q, q_stride, n, PairedKeys{k}, dim, nullptr, scores, stride);
 }
 
-template <typename E>
+template <typename Keys>
 void ScoresInPlace(const uint32_t* q, size_t q_stride, size_t n, const uint8_t* plane, size_t dim,
                    const uint8_t* next, float* scores, size_t stride) {
-  ScoreTiles<12>(q, q_stride, n, PlaneKeys<E>(plane, dim), dim, next == nullptr ? plane : next,
-                 scores, stride);
+  ScoreTiles<12>(q, q_stride, n, Keys(plane, dim), dim, next == nullptr ? plane : next, scores,
+                 stride);
 }
 
 }  // namespace
 
 void FillPairScores(PairKernels* table) {
   table->scores = Scores;
-  table->scores_in_place[static_cast<int>(Codec::kF16)] = ScoresInPlace<PairsF16>;
-  table->scores_in_place[static_cast<int>(Codec::kBF16)] = ScoresInPlace<PairsBF16>;
+  table->scores_in_place[static_cast<int>(Codec::kF16)] = ScoresInPlace<PlaneKeys<PairsF16>>;
+  table->scores_in_place[static_cast<int>(Codec::kBF16)] = ScoresInPlace<PlaneKeys<PairsBF16>>;
+  table->scores_in_place[static_cast<int>(Codec::kQ8)] = ScoresInPlace<PlaneKeysQ8>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

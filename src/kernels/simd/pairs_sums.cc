@@ -99,19 +99,20 @@ void Sums(const uint32_t* p, size_t p_stride, size_t n, const uint32_t* v, size_
               out_stride);
 }
 
-template <typename E>
+template <typename Values>
 void SumsInPlace(const uint32_t* p, size_t p_stride, size_t n, const uint8_t* plane, size_t dim,
                  uint64_t live, uint64_t seen, const uint8_t* next, float* out, size_t out_stride) {
-  SumTiles<12>(p, p_stride, n, PlaneValues<E>(plane, dim, live, seen), dim,
-               next == nullptr ? plane : next, out, out_stride);
+  SumTiles<12>(p, p_stride, n, Values(plane, dim, live, seen), dim, next == nullptr ? plane : next,
+               out, out_stride);
 }
 
 }  // namespace
 
 void FillPairSums(PairKernels* table) {
   table->sums = Sums;
-  table->sums_in_place[static_cast<int>(Codec::kF16)] = SumsInPlace<PairsF16>;
-  table->sums_in_place[static_cast<int>(Codec::kBF16)] = SumsInPlace<PairsBF16>;
+  table->sums_in_place[static_cast<int>(Codec::kF16)] = SumsInPlace<PlaneValues<PairsF16>>;
+  table->sums_in_place[static_cast<int>(Codec::kBF16)] = SumsInPlace<PlaneValues<PairsBF16>>;
+  table->sums_in_place[static_cast<int>(Codec::kQ8)] = SumsInPlace<PlaneValuesQ8>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD
