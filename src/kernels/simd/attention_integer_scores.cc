@@ -163,6 +163,7 @@ template <typename Keys>
 void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, size_t dim,
                    const uint8_t* next, float* scores, size_t stride) {
   const Page<Keys> page({plane}, plane, dim);
+  if (next != nullptr) PrefetchScales(Keys::kCodec, next, dim);
   if (n <= static_cast<size_t>(kTileRows)) {
     const auto score =
         next != nullptr ? ScoreUpTo<kTileRows, true, Keys> : ScoreUpTo<kTileRows, false, Keys>;

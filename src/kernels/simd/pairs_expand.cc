@@ -51,6 +51,7 @@ template <typename Values>
 bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
              uint32_t* out) {
   const Values values(plane, dim, live, seen);
+  if (next != nullptr) Values::PrefetchRest(next, dim);
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   __m512i largest = _mm512_setzero_si512();
   const auto put = [&](Pairs pairs) {
