@@ -52,6 +52,9 @@ class LongDocument(ProcessTest):
         dense, q8 = self.read(), self.read("-ctk", "q8_0", "-ctv", "q8_0")
         ratio = q8["kv"]["bytes_peak"] / dense["kv"]["bytes_peak"]
         self.assertLess(ratio, 0.55)  # 34 bytes for 64
+        q4 = self.read("-ctk", "q8_0", "-ctv", "q4_0")
+        self.assertEqual(q4["kv"]["codec"], "k=q8,v=q4")
+        self.assertLess(q4["kv"]["bytes_peak"] / dense["kv"]["bytes_peak"], 0.44)  # (34 + 20) / 128
 
     def test_questions_are_answered_in_forks_of_one_reading(self):
         def ask(*flags):

@@ -396,7 +396,8 @@ constexpr CliOption kOptions[] = {
       .value = "fast",
       .choices = "f32|fast",
       .help = "f32: exact arithmetic, and f32 lanes unless a codec is given; fast: activations of "
-              "matrix products in 8 bits"},
+              "matrix products in 8 bits, operands of attention in bf16 where the processor multiplies "
+              "those"},
      kModelVerbs | kDoctor,
      {},
      {},

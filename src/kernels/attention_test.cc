@@ -500,20 +500,26 @@ TEST_P(AttentionTest, PagesWithoutKeysAndDeadPagesAreSkipped) {
 }
 
 TEST_P(AttentionTest, ALaterEntryNeverTouchesAnEarlierRow) {
-  Entries entries(8, Range(0, 40), 26);
-  const Queries queries(8, 32, 1, 8);
-  const Lane before(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
-  const std::vector<float> expected = Attend(before.view(), queries);
-  for (size_t c = 0; c < 8; ++c) {  // entry 25 overflowed
-    entries.k[25 * 8 + c] = std::nanf("");
-    entries.v[25 * 8 + c] = std::numeric_limits<float>::infinity();
+  for (const Codec codec : {Codec::kF32, Codec::kF16, Codec::kBF16}) {
+    Entries entries(8, Range(0, 40), 26);
+    const Queries queries(8, 32, 1, 8);
+    const Lane before(kernels(), entries, Layout::kAligned, codec, codec);
+    const std::vector<float> expected = Attend(before.view(), queries);
+    for (size_t c = 0; c < 8; ++c) {  // entry 25 overflowed
+      entries.k[25 * 8 + c] = std::nanf("");
+      entries.v[25 * 8 + c] = std::numeric_limits<float>::infinity();
+    }
+    const Lane after(kernels(), entries, Layout::kAligned, codec, codec);
+    for (const auto& [first, n] : {std::pair(0u, 32u), {13u, 6u}}) {
+      const std::vector<float> got = Attend(after.view(), queries, first, n);
+      for (uint32_t r = first; r < 25 - 8; ++r) {
+        EXPECT_EQ(0, std::memcmp(&got[(r - first) * queries.stride()],
+                                 &expected[r * queries.stride()], 32))
+            << r << " in a block of " << n;
+      }
+      EXPECT_TRUE(std::isnan(got[(18 - first) * queries.stride()]));
+    }
   }
-  const Lane after(kernels(), entries, Layout::kAligned, Codec::kF32, Codec::kF32);
-  const std::vector<float> got = Attend(after.view(), queries);
-  for (uint32_t r = 0; r < 25 - 8; ++r) {
-    EXPECT_EQ(0, std::memcmp(&got[r * queries.stride()], &expected[r * queries.stride()], 32)) << r;
-  }
-  EXPECT_TRUE(std::isnan(got[20 * queries.stride()]));
 }
 
 }  // namespace

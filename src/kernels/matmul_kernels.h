@@ -145,7 +145,7 @@ struct QuantizedRows {
   }
 };
 
-inline constexpr float kRestFactor = 2;
+inline constexpr float kRestFactor = 4;
 
 struct MatMulKernels {
   // Quantizes 32 * row.blocks floats into the first row of `row`.

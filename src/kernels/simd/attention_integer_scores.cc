@@ -146,8 +146,9 @@ void ScoreUpTo(const QuantizedQueries& q, size_t row, size_t n, const Page<Keys>
 }
 
 template <typename Keys>
-void Widen(const Page<Keys>& page, int16_t* out) {
+void Widen(const Page<Keys>& page, const uint8_t* next, int16_t* out) {
   for (size_t step = 0; step < page.steps; ++step) {
+    if (next != nullptr) PrefetchStep<kPageEntries * Keys::kBytes>(next, step);
     for (size_t e = 0; e < kPageEntries; e += kInts) {
       const Shorts loaded = page.keys.Load(step, e);
       for (size_t p = 0; p < Keys::kPairs; ++p) {
@@ -162,13 +163,14 @@ template <typename Keys>
 void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, size_t dim,
                    const uint8_t* next, float* scores, size_t stride) {
   const Page<Keys> page({plane}, plane, dim);
+  if (next != nullptr) PrefetchScales(Keys::kCodec, next, dim);
   if (n <= static_cast<size_t>(kTileRows)) {
     const auto score =
         next != nullptr ? ScoreUpTo<kTileRows, true, Keys> : ScoreUpTo<kTileRows, false, Keys>;
     return score(q, 0, n, page, next, scores, stride);
   }
   alignas(64) int16_t wide[kPageEntries * kMaxHeadDim];
-  Widen(page, wide);
+  Widen(page, next, wide);
   using WideKeys = WidePairs<Keys::kCodec>;
   const Page<WideKeys> widened({wide}, plane, dim);
   for (size_t r = 0; r < n;) {

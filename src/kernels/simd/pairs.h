@@ -80,7 +80,8 @@ template <typename E>
 struct PlaneValues {
   using T = typename E::T;
   static constexpr bool kInPlace = true;
-  static constexpr size_t kBits = 8 * sizeof(T);  // of an element
+  static constexpr size_t kBits = 8 * sizeof(T);       // of an element
+  static void PrefetchRest(const uint8_t*, size_t) {}  // what no walk over rows covers
   const T* row[kPageEntries + 1];
   size_t n_pairs;
 

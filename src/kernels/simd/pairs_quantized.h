@@ -11,6 +11,7 @@ namespace kvasir::KVASIR_SIMD {
 template <Codec kCodec>
 struct QuantizedPlane {
   static constexpr size_t kBits = kCodec == Codec::kQ8 ? 8 : 4;
+  static void PrefetchRest(const uint8_t* next, size_t dim) { PrefetchScales(kCodec, next, dim); }
 
   const uint8_t* row[kPageEntries + 1];
   size_t block[kPageEntries + 1];  // the first of the row's in `scale` and `min`

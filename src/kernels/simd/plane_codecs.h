@@ -155,6 +155,13 @@ inline void PrefetchStep(const uint8_t* next, size_t i) {
   }
 }
 
+// The same for scales and minima, which are read first and whole.
+inline void PrefetchScales(Codec codec, const uint8_t* next, size_t dim) {
+  for (size_t b = ScalesAt(codec, dim); b < PlaneBytes(codec, dim); b += 64) {
+    __builtin_prefetch(next + b);
+  }
+}
+
 // What each source adds to the table.
 void FillQuantized(PlaneKernels* table);
 void FillScores(PlaneKernels* table);
