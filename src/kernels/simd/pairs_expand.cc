@@ -27,30 +27,19 @@ void PairQueries(const float* q, float scale, size_t dim, uint32_t* out) {
   }
 }
 
-<<<<<<< HEAD
-// Prefetches pair `i` of rows of the next plane, if there is one.
-inline void PrefetchPair(const uint8_t* next, size_t i, size_t pair_bytes) {
-  if (next == nullptr) return;
-  for (size_t b = 0; b < pair_bytes; b += 64) __builtin_prefetch(next + i * pair_bytes + b);
-=======
 // Prefetches what pair `i` of rows covers in the next plane, if there is one.
 template <size_t kBits>
 inline void PrefetchPair(const uint8_t* next, size_t i, size_t row) {
   if (next == nullptr) return;
   const size_t bytes = 2 * row * kBits / 8;
   for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
->>>>>>> 31a8de63cc7308d3003b51cbcca94fb9f8df9383
 }
 
 template <typename E>
 void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* out) {
   const PlaneKeys<E> keys(plane, dim);
   for (size_t i = 0; i < PairedDim(dim); ++i) {
-<<<<<<< HEAD
-    PrefetchPair(next, i, 2 * kPageEntries * sizeof(typename E::T));
-=======
     PrefetchPair<8 * sizeof(typename E::T)>(next, i, kPageEntries);
->>>>>>> 31a8de63cc7308d3003b51cbcca94fb9f8df9383
     KVASIR_UNROLL
     for (size_t e = 0; e < kPageEntries; e += kPairLanes) {
       Store(keys.Load(i, e), out + i * kPageEntries + e);
@@ -62,11 +51,7 @@ template <typename Values>
 bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
              uint32_t* out) {
   const Values values(plane, dim, live, seen);
-<<<<<<< HEAD
-  const size_t pair_bytes = 2 * dim * Values::kBits / 8;
-=======
   if (next != nullptr) Values::PrefetchRest(next, dim);
->>>>>>> 31a8de63cc7308d3003b51cbcca94fb9f8df9383
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   __m512i largest = _mm512_setzero_si512();
   const auto put = [&](Pairs pairs) {
@@ -75,11 +60,7 @@ bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, con
     largest = _mm512_max_epu16(largest, _mm512_and_si512(pairs.v, magnitude));
   };
   for (size_t i = 0; i < values.n_pairs; ++i) {
-<<<<<<< HEAD
-    PrefetchPair(next, i, pair_bytes);
-=======
     PrefetchPair<Values::kBits>(next, i, dim);
->>>>>>> 31a8de63cc7308d3003b51cbcca94fb9f8df9383
     size_t c = 0;
     for (; c + kPairLanes <= dim; c += kPairLanes) put(values.Load(i, c, 0, kAllLanes));
     if (c < dim) put(values.Load(i, c, 0, LanesAt(c, dim)));
