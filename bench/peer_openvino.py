@@ -35,13 +35,15 @@ class OpenVino:
             model, scheduler, "CPU", {"KV_CACHE_PRECISION": precision, "INFERENCE_NUM_THREADS": threads})
         self.random = numpy.random.default_rng(1)
         self.next_id = 0
+        self.handles = []
 
     def add(self, n_prompt, n_new):
         config = genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos, config.do_sample = n_new, True, False
         ids = self.random.integers(300, 500, (1, n_prompt)).astype(numpy.int64)
         self.next_id += 1
-        self.handle = self.pipeline.add_request(self.next_id, openvino.Tensor(ids), config)
+        # A request whose handle goes is dropped.
+        self.handles.append(self.pipeline.add_request(self.next_id, openvino.Tensor(ids), config))
 
     def step(self):
         if not self.pipeline.has_non_finished_requests():
@@ -53,9 +55,10 @@ class OpenVino:
     def finish(self):
         while self.pipeline.has_non_finished_requests():
             self.pipeline.step()
+        self.handles.clear()
 
     def phase(self, depth, seqs, pp, tg, rounds):
-        self.depth, self.sizes = depth, {"pp": pp, "tg": tg}
+        self.depth, self.seqs, self.sizes = depth, seqs, {"pp": pp, "tg": tg}
         self.decodes = False
         if depth == 0:
             self.run_shallow("pp", pp)
@@ -76,6 +79,9 @@ class OpenVino:
     def begin_decoding(self, steps):
         for _ in range(steps + WARM_UP):
             self.step()
+        running = self.pipeline.get_metrics().requests
+        if running != self.seqs:
+            raise RuntimeError(f"{running} of {self.seqs} sequences decode")
         self.decodes = True
 
     def run_shallow(self, test, n):
