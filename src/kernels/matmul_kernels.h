@@ -43,8 +43,8 @@
 // those blocks where rounding shows: int8 of what the first term rounded away. A block has a rest
 // when the square of its scale exceeds kRestFactor times the mean of the squares in its row: the
 // error of a product is that of the few blocks with outliers. (On smollm2, 4,764 tokens of prose,
-// against f32: without rests the most likely token changes in 3.8 % of places, with the rest of
-// 11 % of the blocks in 1.8 %, with all rests in 0.1 %.)
+// against f32: without rests the most likely token changes in 3.8 % of places, with the rests of
+// 5 % of the blocks in 2.1 %, of 11 % in 1.8 %, of all in 0.1 %.)
 //
 // kQ4K: scale = d * scale, min = -(dmin * min). kQ6K: the integer weights are
 // scale * (q - 32), and scale = d; still |dot| < 2^24. kQ2K: the integer weights are scale * q, and
