@@ -18,7 +18,9 @@ std::vector<int32_t> TokensFrom(const Arguments& args, OpenedModel& opened) {
   }
   if (args.Given("tokens")) {
     const std::string path = args.values().Text("tokens");
-    return ParseTokenIds(ReadTextFile(path, "--tokens"), path);
+    const std::vector<int32_t> ids = ParseTokenIds(ReadTextFile(path, "--tokens"), path);
+    CheckTokenIds(ids, opened.file().config().vocab_size, path);
+    return ids;
   }
   const std::string text = ReadTextFile(args.values().Text("file"), "--file");
   return opened.Prompts(args, /*chat=*/false).Plain(text).tokens;

@@ -78,4 +78,13 @@ std::vector<int32_t> ParseTokenIds(std::string_view text, const std::string& whe
   return ids;
 }
 
+void CheckTokenIds(std::span<const int32_t> ids, uint32_t vocabulary, const std::string& where) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (static_cast<uint32_t>(ids[i]) >= vocabulary) {
+      Fail(Code::kInvalid, "{}: token id {} at place {} is outside the vocabulary of {}", where,
+           ids[i], i + 1, vocabulary);
+    }
+  }
+}
+
 }  // namespace kvasir

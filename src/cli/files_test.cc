@@ -57,6 +57,19 @@ TEST(TokenIds, AreSeparatedByAnyWhiteSpace) {
   EXPECT_THAT(ParseTokenIds("", "f"), testing::IsEmpty());
 }
 
+TEST(TokenIds, RefuseWhatIsOutsideTheVocabulary) {
+  const std::vector<int32_t> ids = {0, 9, 10};
+  CheckTokenIds(ids, 11, "f");
+  try {
+    CheckTokenIds(ids, 10, "f");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kInvalid);
+    EXPECT_STREQ(error.what(), "f: token id 10 at place 3 is outside the vocabulary of 10");
+  }
+  EXPECT_THROW(CheckTokenIds(std::vector<int32_t>{-1}, 10, "f"), Error);
+}
+
 TEST(TokenIds, RefuseWhatIsNoNumber) {
   for (const char* text : {"1 x", "-1", "1,2", "4294967296", "1.0"}) {
     EXPECT_THROW(ParseTokenIds(text, "f"), Error) << text;
