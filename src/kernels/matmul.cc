@@ -424,8 +424,8 @@ namespace {
 
 // Rows of a task: a multiple of the kernels' tiles of 3 and 6 rows.
 constexpr size_t kTaskRows = 66;
-// A task's product waits here when it must be added to what is in `out`.
-constexpr size_t kSumFloats = 16384;
+// A task's product waits here when it must be added to what is in `out`: four groups, in L1.
+constexpr size_t kSumFloats = 4 * kGroup * kTaskRows;
 
 // Cost of a group with `rows` rows, in bytes of a weight read for one row: reading a byte takes
 // about as long as eight rows' arithmetic on it.

@@ -49,6 +49,33 @@ inline HalfSums SumsOfBytes(__m256i q) {
           _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1))};
 }
 
+// The block's magnitudes and bytes are made 32 (AVX-512) or eight (AVX2) at a time.
+#if defined(KVASIR_TARGET_AVX512)
+
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
+  const __m512i largest = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(low), magnitude),
+                                           _mm512_and_si512(_mm512_castps_si512(high), magnitude));
+  const Scaling s = ScalingOf(LargestLane(
+      _mm256_max_epi32(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1))));
+  __m256i bytes = _mm256_setzero_si256();
+  if (s.inverse != 0.0f) {
+    const __m512 inverse = _mm512_set1_ps(s.inverse);
+    const auto to_bytes = [&](__m512 v) {
+      return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+    };
+    bytes = _mm256_set_m128i(to_bytes(high), to_bytes(low));
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+  const HalfSums sums = SumsOfBytes(bytes);
+  *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
+  *half_sums = Pack(sums.first, sums.second);
+  return s.scale;
+}
+
+#else
+
 inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   __m256 v[4];
@@ -74,6 +101,8 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t
   *half_sums = Pack(sums.first, sums.second);
   return s.scale;
 }
+
+#endif
 
 #else
 
