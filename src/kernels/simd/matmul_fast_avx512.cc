@@ -189,12 +189,12 @@ inline void AddBlocks(const Form (&form)[G], const int8_t* q, size_t stride, __m
 #pragma GCC unroll 8
   for (int s = kFirst; s < kFirst + kCount; ++s) {
     __m512i w[G];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) w[g] = form[g].Weights(s);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const __m512i a = Broadcast(q + static_cast<size_t>(r) * stride + 4 * s);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
         dot[r][g] = _mm512_dpbusd_epi32(dot[r][g], w[g], a);
         Pin(dot[r][g]);
@@ -216,17 +216,17 @@ inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[
         start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
                                   _mm512_set1_epi16(-Form::kOffset));
       }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int g = 0; g < G; ++g) dot[r][g] = start;
     }
     AddBlocks<0, 8>(form, x.q, stride, dot);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int g = 0; g < G; ++g) product[r][g] = _mm512_cvtepi32_ps(dot[r][g]);
     }
   } else {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int half = 0; half < 2; ++half) {
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
@@ -236,7 +236,7 @@ inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[
           start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
                                     _mm512_set1_epi32(factor));
         }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int g = 0; g < G; ++g) dot[r][g] = start;
       }
       if (half == 0) {
@@ -245,12 +245,12 @@ inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[
         AddBlocks<4, 4>(form, x.q, stride, dot);
       }
       __m512 factor[G];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int g = 0; g < G; ++g) factor[g] = form[g].Factor(half);
       // All of it below 2^24: exact in f32.
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
           const __m512 d = _mm512_cvtepi32_ps(dot[r][g]);
           product[r][g] = half == 0 ? _mm512_mul_ps(d, factor[g])
@@ -267,29 +267,29 @@ inline void AddPart(const Form (&form)[G], const Activations& x, __m512 (&sum)[R
   __m512 product[R][G];
   Dots<Form, R, G>(form, x, product);
   __m512 scale[G];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int g = 0; g < G; ++g) scale[g] = form[g].Scale();
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
     const __m512 a_scale = _mm512_set1_ps(x.scale[static_cast<size_t>(r) * x.blocks]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
       sum[r][g] = _mm512_fmadd_ps(product[r][g], _mm512_mul_ps(scale[g], a_scale), sum[r][g]);
     }
   }
   if constexpr (Form::kMinima) {
     __m512 min[G];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) min[g] = form[g].Min();
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const __m512 scaled_sum = _mm512_set1_ps(x.scaled_sum[static_cast<size_t>(r) * x.blocks]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int g = 0; g < G; ++g) sum[r][g] = _mm512_fmadd_ps(min[g], scaled_sum, sum[r][g]);
     }
   }
   if constexpr (Form::kHalfMinima) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
       const __m512i minima = form[g].HalfMinima();
       const __m512 min = form[g].Min();
@@ -326,7 +326,7 @@ void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_strid
   __m512 sum[R][G];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) sum[r][g] = _mm512_setzero_ps();
   }
   for (size_t b = 0; b < x.blocks; ++b) {
@@ -344,28 +344,58 @@ void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_strid
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
       _mm512_storeu_ps(out + static_cast<size_t>(r) * out_stride + kGroup * g, sum[r][g]);
     }
   }
 }
 
-// Continues one row's chains with its rests.
+// The rests of some rows, in the order of their rows.
+struct RestList {
+  static constexpr size_t kMost = 1024;
+  struct Entry {
+    uint32_t row, block, at;  // at: place among all rests
+  };
+  Entry entries[kMost];
+  size_t n = 0;
+};
+
+// Continues the chains of the listed rows in G groups.
 template <typename Form, int G>
-void AddRests(const Weights& w, const QuantizedRows& row, float* out) {
-  if (*row.n_rests == 0) return;
-  __m512 sum[1][G];
-  for (int g = 0; g < G; ++g) sum[0][g] = _mm512_loadu_ps(out + kGroup * g);
-  for (size_t i = 0; i < *row.n_rests; ++i) {
-    Form form[G];
-    FormsOf(w, row.rest_block[i], form);
-    AddPart<Form, 1, G>(form,
-                        {row.rest_q + i * kActBlock, row.rest_scale + i, row.rest_scaled_sum + i,
-                         row.rest_half_sums + i, row.blocks},
-                        sum);
+void AddRests(const Weights& w, const QuantizedRows& x, const RestList& list, float* out,
+              size_t out_stride) {
+  for (size_t i = 0; i < list.n;) {
+    const size_t row = list.entries[i].row;
+    float* to = out + row * out_stride;
+    __m512 sum[1][G];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) sum[0][g] = _mm512_loadu_ps(to + kGroup * g);
+    for (; i < list.n && list.entries[i].row == row; ++i) {
+      const size_t at = list.entries[i].at;
+      Form form[G];
+      FormsOf(w, list.entries[i].block, form);
+      AddPart<Form, 1, G>(form,
+                          {x.rest_q + at * kActBlock, x.rest_scale + at, x.rest_scaled_sum + at,
+                           x.rest_half_sums + at, x.blocks},
+                          sum);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) _mm512_storeu_ps(to + kGroup * g, sum[0][g]);
   }
-  for (int g = 0; g < G; ++g) _mm512_storeu_ps(out + kGroup * g, sum[0][g]);
+}
+
+template <typename Form>
+void AddRestsToAll(const PackedGroups& w, size_t record_bytes, const QuantizedRows& x,
+                   const RestList& list, float* out, size_t out_stride) {
+  Weights groups = {w.data, w.group_bytes, record_bytes};
+  size_t g = 0;
+  for (; g + 4 <= w.n_groups; g += 4, groups.data += 4 * w.group_bytes) {
+    AddRests<Form, 4>(groups, x, list, out + g * kGroup, out_stride);
+  }
+  for (; g < w.n_groups; ++g, groups.data += w.group_bytes) {
+    AddRests<Form, 1>(groups, x, list, out + g * kGroup, out_stride);
+  }
 }
 
 // Halves need a second set of sums.
@@ -390,7 +420,6 @@ void AllRows(const Weights& w, const QuantizedRows& x, size_t n, float* out, siz
     tile(w, x.From(r), rows, out + r * out_stride, out_stride);
     r += rows;
   }
-  for (size_t r = 0; r < n; ++r) AddRests<Form, G>(w, x.From(r), out + r * out_stride);
 }
 
 template <PackedKind kKind, typename Form>
@@ -405,6 +434,19 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
     AllRows<Form, 1>(groups, x, n, out + g * kGroup, out_stride);
     groups.data += w.group_bytes;
   }
+  RestList list;
+  for (size_t r = 0; r < n; ++r) {
+    for (size_t i = 0; i < x.n_rests[r]; ++i) {
+      if (list.n == RestList::kMost) {
+        AddRestsToAll<Form>(w, Record(kKind).bytes, x, list, out, out_stride);
+        list.n = 0;
+      }
+      const size_t at = r * x.blocks + i;
+      list.entries[list.n++] = {static_cast<uint32_t>(r), x.rest_block[at],
+                                static_cast<uint32_t>(at)};
+    }
+  }
+  AddRestsToAll<Form>(w, Record(kKind).bytes, x, list, out, out_stride);
 }
 
 }  // namespace
