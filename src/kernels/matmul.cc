@@ -496,6 +496,12 @@ void RunTask(const Kernels& kernels, const Activations& x, const MatMulJob& job,
   const size_t columns = std::min<size_t>(groups * kGroup, job.w->outputs() - column);
   float* out = job.out.row(row) + column;
 
+  // Results are far behind the caches when there are many rows.
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < columns; c += kGroup) {
+      __builtin_prefetch(out + r * job.out.stride + c, 1);
+    }
+  }
   alignas(64) float sums[kSumFloats];
   float* product = job.accumulate ? sums : out;
   const size_t stride = job.accumulate ? groups * kGroup : job.out.stride;
