@@ -49,29 +49,61 @@ inline HalfSums SumsOfBytes(__m256i q) {
           _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1))};
 }
 
-// The block's magnitudes and bytes are made 32 (AVX-512) or eight (AVX2) at a time.
 #if defined(KVASIR_TARGET_AVX512)
 
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
+inline uint32_t LargestBits(const float* x) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-  const __m512i largest = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(low), magnitude),
-                                           _mm512_and_si512(_mm512_castps_si512(high), magnitude));
-  const Scaling s = ScalingOf(LargestLane(
-      _mm256_max_epi32(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1))));
+  const auto bits = [&](const float* p) {
+    return _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(p)), magnitude);
+  };
+  const __m512i largest = _mm512_max_epi32(bits(x), bits(x + 16));
+  return LargestLane(
+      _mm256_max_epi32(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1)));
+}
+
+inline float QuantizeWith(Scaling s, const float* x, int8_t* q, float* scaled_sum,
+                          int32_t* half_sums) {
   __m256i bytes = _mm256_setzero_si256();
   if (s.inverse != 0.0f) {
     const __m512 inverse = _mm512_set1_ps(s.inverse);
-    const auto to_bytes = [&](__m512 v) {
-      return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+    const auto to_bytes = [&](const float* p) {
+      return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(p), inverse)));
     };
-    bytes = _mm256_set_m128i(to_bytes(high), to_bytes(low));
+    bytes = _mm256_set_m128i(to_bytes(x + 16), to_bytes(x));
   }
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
   const HalfSums sums = SumsOfBytes(bytes);
   *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
   *half_sums = Pack(sums.first, sums.second);
   return s.scale;
+}
+
+inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
+  return QuantizeWith(ScalingOf(LargestBits(x)), x, q, scaled_sum, half_sums);
+}
+
+// Sixteen blocks at a time, whose two divisions are one vector each: ScalingOf in lanes.
+void QuantizeBlocks(const float* x, const QuantizedRows& row) {
+  for (size_t first = 0; first < row.blocks; first += 16) {
+    const size_t n = row.blocks - first < 16 ? row.blocks - first : 16;
+    alignas(64) uint32_t bits[16] = {};
+    alignas(64) float scale[16], inverse[16];
+    for (size_t i = 0; i < n; ++i) bits[i] = LargestBits(x + (first + i) * kActBlock);
+    const __m512i amax_bits = _mm512_load_si512(bits);
+    const __m512 amax = _mm512_castsi512_ps(amax_bits), steps = _mm512_set1_ps(127.0f);
+    const __mmask16 finite = _mm512_cmplt_epu32_mask(amax_bits, _mm512_set1_epi32(0x7f800000));
+    const __mmask16 counts =
+        finite & _mm512_cmp_ps_mask(amax, _mm512_set1_ps(kSmallestAmax), _CMP_GE_OQ);
+    _mm512_store_ps(scale, _mm512_mask_mov_ps(_mm512_maskz_div_ps(counts, amax, steps),
+                                              static_cast<__mmask16>(~finite),
+                                              _mm512_set1_ps(__builtin_nanf(""))));
+    _mm512_store_ps(inverse, _mm512_maskz_div_ps(counts, steps, amax));
+    for (size_t i = 0; i < n; ++i) {
+      const size_t b = first + i;
+      row.scale[b] = QuantizeWith({scale[i], inverse[i]}, x + b * kActBlock, row.q + b * kActBlock,
+                                  row.scaled_sum + b, row.half_sums + b);
+    }
+  }
 }
 
 #else
@@ -128,6 +160,17 @@ inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t
 
 #endif
 
+#if !defined(KVASIR_TARGET_AVX512)
+
+void QuantizeBlocks(const float* x, const QuantizedRows& row) {
+  for (size_t b = 0; b < row.blocks; ++b) {
+    row.scale[b] = QuantizeBlock(x + b * kActBlock, row.q + b * kActBlock, row.scaled_sum + b,
+                                 row.half_sums + b);
+  }
+}
+
+#endif
+
 // The sum of the squares of n floats, in a fixed order.
 inline float SumOfSquares(const float* x, size_t n) {
   F32 sum = Zero();
@@ -144,10 +187,7 @@ inline float SumOfSquares(const float* x, size_t n) {
 }  // namespace
 
 void QuantizeRow(const float* x, const QuantizedRows& row) {
-  for (size_t b = 0; b < row.blocks; ++b) {
-    row.scale[b] = QuantizeBlock(x + b * kActBlock, row.q + b * kActBlock, row.scaled_sum + b,
-                                 row.half_sums + b);
-  }
+  QuantizeBlocks(x, row);
   const float most =
       kRestFactor * SumOfSquares(row.scale, row.blocks) / static_cast<float>(row.blocks);
   uint32_t n = 0;

@@ -21,6 +21,67 @@ inline void StoreSome(F32 a, size_t n, float* p) {
   memcpy(p, lanes, n * sizeof(float));
 }
 
+#if defined(KVASIR_TARGET_AVX512)
+
+// The functions below on sixteen lanes, with the operations and so the bits of eight.
+
+inline F32 Low(__m512 v) { return {_mm512_castps512_ps256(v)}; }
+inline F32 High(__m512 v) { return {_mm512_extractf32x8_ps(v, 1)}; }
+
+// Chains 0 and 1 are the halves of the first vector, 2 and 3 those of the second.
+float SumOfSquares(const float* x, size_t n) {
+  __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  size_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (size_t j = 0; j < 2; ++j) {
+      const __m512 v = _mm512_loadu_ps(x + i + 2 * j * kLanes);
+      sum[j] = _mm512_fmadd_ps(v, v, sum[j]);
+    }
+  }
+  F32 first = Low(sum[0]);
+  for (; i < n; i += kLanes) {
+    const F32 v = n - i >= kLanes ? Load(x + i) : LoadSome(x + i, n - i, 0.0f);
+    first = MulAdd(v, v, first);
+  }
+  return SumOfLanes(Add(Add(first, Low(sum[1])), Add(High(sum[0]), High(sum[1]))));
+}
+
+// vec.h's Exp.
+inline __m512 WideExp(__m512 x) {
+  const auto set = [](float value) { return _mm512_set1_ps(value); };
+  const __m512 clamped = _mm512_max_ps(_mm512_min_ps(x, set(88.3f)), set(-87.3f));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(clamped, set(1.44269504f)),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 r = _mm512_sub_ps(clamped, _mm512_mul_ps(n, set(0.693359375f)));
+  r = _mm512_add_ps(r, _mm512_mul_ps(n, set(2.12194440e-4f)));
+  __m512 p = set(1.9841270e-4f);
+  constexpr float kTaylor[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f,
+                               0.5f,          1.0f,          1.0f};
+#pragma GCC unroll 7
+  for (const float c : kTaylor) p = _mm512_fmadd_ps(p, r, set(c));
+  const __m512i power =
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+  const __m512 value = _mm512_mul_ps(p, _mm512_castsi512_ps(power));
+  const __m512 large = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set(-87.3f), _CMP_GE_OQ), value);
+  return _mm512_mask_mov_ps(large, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+}
+
+// How many of n elements were done.
+size_t WideSiluMul(float* gate, const float* up, size_t n) {
+  size_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const __m512 x = _mm512_loadu_ps(gate + i);
+    const __m512 e = WideExp(_mm512_sub_ps(_mm512_setzero_ps(), x));
+    const __m512 silu = _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+    _mm512_storeu_ps(gate + i, _mm512_mul_ps(silu, _mm512_loadu_ps(up + i)));
+  }
+  return i;
+}
+
+#else
+
+size_t WideSiluMul(float*, const float*, size_t) { return 0; }
+
 float SumOfSquares(const float* x, size_t n) {
   F32 sum[4] = {Zero(), Zero(), Zero(), Zero()};
   size_t i = 0;
@@ -36,6 +97,8 @@ float SumOfSquares(const float* x, size_t n) {
   }
   return SumOfLanes(Add(Add(sum[0], sum[2]), Add(sum[1], sum[3])));
 }
+
+#endif
 
 // out[i] = f(i) for vectors of eight; f may load past n, nothing is stored there.
 template <typename F>
@@ -55,6 +118,8 @@ void RmsNorm(const float* x, const float* weight, size_t n, float eps, float* ou
 inline F32 Silu(F32 x) { return Div(x, Add(Set(1.0f), Exp(Sub(Zero(), x)))); }
 
 void SiluMul(float* gate, const float* up, size_t n) {
+  const size_t done = WideSiluMul(gate, up, n);
+  gate += done, up += done, n -= done;
   ForEachVector(n, gate, [=](size_t i) { return Mul(Silu(Load(gate + i)), Load(up + i)); });
 }
 
