@@ -18,8 +18,8 @@ namespace {
 constexpr uint32_t kRecordHead = 8;  // floats of a record before its channels
 constexpr uint32_t kMaxLanes = 16;   // PlaneKernels::mask_max
 constexpr uint32_t kSumLanes = 8;    // PairKernels::weights
-constexpr uint32_t kMinShift = 9;  // parts of 512 positions and more
-constexpr size_t kMaxParts = 65;   // p / w <= 64
+constexpr uint32_t kMinShift = 9;    // parts of 512 positions and more
+constexpr size_t kMaxParts = 65;     // p / w <= 64
 constexpr uint32_t kMaxGroup = 256;
 constexpr uint32_t kTileRows = 48;    // query rows of a tile: a multiple of the kernels' six
 constexpr uint32_t kPairedRows = 96;  // the same with dot products of pairs: expanding costs more
@@ -65,9 +65,9 @@ struct Arena {
   float* page;      // one plane as f32
   uint32_t* pairs;  // or as pairs
   float* scores;    // then weights, in place
-  float* state;  // running records
-  float* part;   // records of the part at hand
-  float* lanes;  // running maxima, kMaxLanes a row
+  float* state;     // running records
+  float* part;      // records of the part at hand
+  float* lanes;     // running maxima, kMaxLanes a row
   float* max;
   float* sum;           // of f32 weights
   uint64_t* pair_sums;  // of rounded ones, kSumLanes a row
@@ -122,19 +122,6 @@ class TilePass {
     // An odd number of cache lines between rows: a power of two would put them into the same sets.
     if ((stride_ + 16) * rows_ > kScoreFloats) stride_ = --segments_ * kPageEntries;
     stride_ += 16;
-    const AttentionJob& job = *tile.job;
-    const float scale = job.scale * kLog2E;
-    for (uint32_t r = 0; r < tile.n; ++r) {
-      for (uint32_t g = 0; g < job.group; ++g) {
-        const float* from = job.q + (tile.row + r) * job.row_stride + size_t{g} * dim_;
-        const size_t i = size_t{r} * job.group + g;
-        float* to = a_.q + i * PaddedDim(dim_);
-        for (size_t c = 0; c < dim_; ++c) to[c] = from[c] * scale;
-        if (pairs_ != nullptr) {
-          pairs_->pair_queries(from, scale, dim_, a_.q_pairs + i * PairedDim(dim_));
-        }
-      }
-    }
   }
 
   // Records of the part in which `cursor` stands; moves the cursor behind it. False at the end of
@@ -245,7 +232,7 @@ class TilePass {
       next = nullptr;
       codec = static_cast<int>(Codec::kF32);
     }
-    kernels_.scores[codec](a_.q, PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
+    kernels_.scores[codec](Scaled(), PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
   }
 
   void IntegerScores(const PageView& page, const uint8_t* next, float* scores) {
@@ -253,12 +240,45 @@ class TilePass {
                                                             scores, stride_);
   }
 
-  // The tile's queries as integers, made when the first page needs them.
+  // f(i, q) for query i of the tile, where it lies.
+  template <typename F>
+  void ForQueries(F f) const {
+    const AttentionJob& job = *tile_.job;
+    for (uint32_t r = 0; r < tile_.n; ++r) {
+      for (uint32_t g = 0; g < job.group; ++g) {
+        f(size_t{r} * job.group + g, job.q + (tile_.row + r) * job.row_stride + size_t{g} * dim_);
+      }
+    }
+  }
+  float Scale() const { return tile_.job->scale * kLog2E; }
+
+  // The tile's queries times Scale(), in the forms that scores need: each is made when the first
+  // page needs it.
+  const float* Scaled() {
+    if (scaled_) return a_.q;
+    ForQueries([&](size_t i, const float* from) {
+      float* to = a_.q + i * PaddedDim(dim_);
+      for (size_t c = 0; c < dim_; ++c) to[c] = from[c] * Scale();
+    });
+    scaled_ = true;
+    return a_.q;
+  }
+
+  const uint32_t* Paired() {
+    if (paired_) return a_.q_pairs;
+    ForQueries([&](size_t i, const float* from) {
+      pairs_->pair_queries(from, Scale(), dim_, a_.q_pairs + i * PairedDim(dim_));
+    });
+    paired_ = true;
+    return a_.q_pairs;
+  }
+
   const QuantizedQueries& Quantized() {
     if (quantized_.q != nullptr) return quantized_;
     const size_t blocks = CodecBlocks(dim_), stride = blocks * kCodecBlock;
+    const float* q = Scaled();
     for (size_t r = 0; r < rows_; ++r) {
-      kernels_.quantize_query(a_.q + r * PaddedDim(dim_), dim_, a_.q_int + r * stride,
+      kernels_.quantize_query(q + r * PaddedDim(dim_), dim_, a_.q_int + r * stride,
                               a_.q_sums + r * blocks, a_.q_scale + r);
     }
     quantized_ = {a_.q_int, a_.q_scale, a_.q_sums, stride, blocks};
@@ -269,12 +289,12 @@ class TilePass {
     int codec = static_cast<int>(page.k_codec);
     const uint8_t* plane = page.k;
     if (pairs_->scores_in_place[codec] != nullptr && rows_ < kExpandFrom) {
-      pairs_->scores_in_place[codec](a_.q_pairs, PairedDim(dim_), rows_, plane, dim_, next, scores,
+      pairs_->scores_in_place[codec](Paired(), PairedDim(dim_), rows_, plane, dim_, next, scores,
                                      stride_);
       return;
     }
     pairs_->expand_k[codec](plane, dim_, next, a_.pairs);
-    pairs_->scores(a_.q_pairs, PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
+    pairs_->scores(Paired(), PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
   }
 
   bool SeenByAll(const EntryRun& segment) const {
@@ -372,7 +392,8 @@ class TilePass {
       const uint32_t common = std::min(begin(first + n - 1), common_end);
       for (uint32_t r = first; r < first + n; ++r) add(r, 1, begin(r), std::min(common, end(r)));
       add(first, n, common, common_end);
-      for (uint32_t r = first; r < first + n; ++r) add(r, 1, std::max(begin(r), common_end), end(r));
+      for (uint32_t r = first; r < first + n; ++r)
+        add(r, 1, std::max(begin(r), common_end), end(r));
     }
   }
 
@@ -384,6 +405,7 @@ class TilePass {
   const size_t dim_, rows_, record_;
   size_t segments_;  // that fit into the scores
   size_t stride_;    // floats between rows of scores
+  bool scaled_ = false, paired_ = false;
   QuantizedQueries quantized_ = {};
 };
 
@@ -476,9 +498,9 @@ void AttentionScratch::Plan::CutTiles(std::span<const AttentionJob> jobs, uint32
       const uint64_t heads = std::clamp<uint64_t>(fitting, kExpandFrom, tile_rows);
       rows = std::min(rows, std::max<uint64_t>(1, heads / job.group));
       tiles.push_back({&job, row, static_cast<uint32_t>(rows), shift});
-      const uint64_t seen =
-          job.window == 0 ? job.lane.n_entries
-                          : std::min<uint64_t>(job.lane.n_entries, job.window + rows - 1);
+      const uint64_t seen = job.window == 0
+                                ? job.lane.n_entries
+                                : std::min<uint64_t>(job.lane.n_entries, job.window + rows - 1);
       work.push_back(rows * job.group * (seen + kPageEntries));
       row += static_cast<uint32_t>(rows);
     }
