@@ -1,5 +1,5 @@
-// Activations to int8, 32 at a time. Both targets give the same bits: one product and one rounding
-// each.
+// Activations to int8, 32 at a time. All targets give the same bits: one product and one rounding
+// each. A target provides LargestBits(), ToBytes() and SumsOfBytes() of a block.
 #include "kernels/simd/matmul.h"
 #include "kernels/simd/vec.h"
 
@@ -28,6 +28,10 @@ inline int32_t Pack(int32_t first, int32_t second) {
                               static_cast<uint32_t>(second) << 16);
 }
 
+struct HalfSums {
+  int32_t first, second;
+};
+
 #if defined(KVASIR_X86)
 
 inline uint32_t LargestLane(__m256i v) {
@@ -37,17 +41,17 @@ inline uint32_t LargestLane(__m256i v) {
   return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
 }
 
-struct HalfSums {
-  int32_t first, second;
-};
-inline HalfSums SumsOfBytes(__m256i q) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+inline HalfSums SumsOfBytes(const int8_t* q) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
   __m256i s = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
   s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
   return {_mm_cvtsi128_si32(_mm256_castsi256_si128(s)),
           _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1))};
 }
+
+#endif
 
 #if defined(KVASIR_TARGET_AVX512)
 
@@ -61,18 +65,79 @@ inline uint32_t LargestBits(const float* x) {
       _mm256_max_epi32(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1)));
 }
 
+inline void ToBytes(const float* x, float inverse, int8_t* q) {
+  for (size_t i = 0; i < kActBlock; i += 16) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i),
+                     _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(scaled)));
+  }
+}
+
+#elif defined(KVASIR_TARGET_AVX2)
+
+inline uint32_t LargestBits(const float* x) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  __m256i largest = _mm256_setzero_si256();
+  for (size_t i = 0; i < kActBlock; i += 8) {
+    const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, magnitude));
+  }
+  return LargestLane(largest);
+}
+
+inline void ToBytes(const float* x, float inverse, int8_t* q) {
+  __m256i i32[4];
+  for (int i = 0; i < 4; ++i) {
+    i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse)));
+  }
+  // The packs work within halves: dwords come out as 0 2 4 6 of each half and are put in order.
+  const __m256i bytes =
+      _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(q),
+      _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+}
+
+#else
+
+inline uint32_t LargestBits(const float* x) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < kActBlock; ++i) {
+    uint32_t bits;
+    memcpy(&bits, x + i, sizeof(bits));
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  return largest;
+}
+
+inline void ToBytes(const float* x, float inverse, int8_t* q) {
+  const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
+  for (size_t i = 0; i < kActBlock; ++i) {
+    q[i] = static_cast<int8_t>((x[i] * inverse + magic) - magic);
+  }
+}
+
+inline HalfSums SumsOfBytes(const int8_t* q) {
+  HalfSums sums = {0, 0};
+  for (size_t i = 0; i < kActBlock / 2; ++i) {
+    sums.first += q[i];
+    sums.second += q[i + kActBlock / 2];
+  }
+  return sums;
+}
+
+#endif
+
+// Returns the scale.
 inline float QuantizeWith(Scaling s, const float* x, int8_t* q, float* scaled_sum,
                           int32_t* half_sums) {
-  __m256i bytes = _mm256_setzero_si256();
   if (s.inverse != 0.0f) {
-    const __m512 inverse = _mm512_set1_ps(s.inverse);
-    const auto to_bytes = [&](const float* p) {
-      return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(p), inverse)));
-    };
-    bytes = _mm256_set_m128i(to_bytes(x + 16), to_bytes(x));
+    ToBytes(x, s.inverse, q);
+  } else {
+    memset(q, 0, kActBlock);
   }
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
-  const HalfSums sums = SumsOfBytes(bytes);
+  const HalfSums sums = SumsOfBytes(q);
   *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
   *half_sums = Pack(sums.first, sums.second);
   return s.scale;
@@ -81,6 +146,8 @@ inline float QuantizeWith(Scaling s, const float* x, int8_t* q, float* scaled_su
 inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
   return QuantizeWith(ScalingOf(LargestBits(x)), x, q, scaled_sum, half_sums);
 }
+
+#if defined(KVASIR_TARGET_AVX512)
 
 // Sixteen blocks at a time, whose two divisions are one vector each: ScalingOf in lanes.
 void QuantizeBlocks(const float* x, const QuantizedRows& row) {
@@ -107,60 +174,6 @@ void QuantizeBlocks(const float* x, const QuantizedRows& row) {
 }
 
 #else
-
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
-  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-  __m256 v[4];
-  __m256i largest = _mm256_setzero_si256();
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm256_loadu_ps(x + 8 * i);
-    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
-  }
-  const Scaling s = ScalingOf(LargestLane(largest));
-  __m256i bytes = _mm256_setzero_si256();
-  if (s.inverse != 0.0f) {
-    const __m256 inverse = _mm256_set1_ps(s.inverse);
-    __m256i i32[4];
-    for (int i = 0; i < 4; ++i) i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-    // The packs work within halves: dwords come out as 0 2 4 6 of each half and are put in order.
-    bytes =
-        _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
-    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-  }
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
-  const HalfSums sums = SumsOfBytes(bytes);
-  *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
-  *half_sums = Pack(sums.first, sums.second);
-  return s.scale;
-}
-
-#endif
-
-#else
-
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
-  uint32_t largest = 0;
-  for (size_t i = 0; i < kActBlock; ++i) {
-    uint32_t bits;
-    memcpy(&bits, x + i, sizeof(bits));
-    bits &= 0x7fffffff;
-    largest = bits > largest ? bits : largest;
-  }
-  const Scaling s = ScalingOf(largest);
-  int32_t sums[2] = {0, 0};
-  for (size_t i = 0; i < kActBlock; ++i) {
-    const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
-    q[i] = s.inverse == 0.0f ? 0 : static_cast<int8_t>((x[i] * s.inverse + magic) - magic);
-    sums[i / (kActBlock / 2)] += q[i];
-  }
-  *scaled_sum = s.scale * static_cast<float>(sums[0] + sums[1]);
-  *half_sums = Pack(sums[0], sums[1]);
-  return s.scale;
-}
-
-#endif
-
-#if !defined(KVASIR_TARGET_AVX512)
 
 void QuantizeBlocks(const float* x, const QuantizedRows& row) {
   for (size_t b = 0; b < row.blocks; ++b) {
