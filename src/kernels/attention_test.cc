@@ -14,17 +14,10 @@
 #include <vector>
 
 #include "kernels/ref/attention.h"
+#include "kernels/testing.h"
 
 namespace kvasir {
 namespace {
-
-std::vector<float> Random(size_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
 
 // Entries as a test states them; lanes of any layout are made from them.
 struct Entries {

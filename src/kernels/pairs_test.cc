@@ -11,6 +11,7 @@
 
 #include "kernels/ref/planes.h"
 #include "kernels/table.h"
+#include "kernels/testing.h"
 
 namespace kvasir {
 namespace {
@@ -22,14 +23,6 @@ constexpr Codec kCodecsOfValues[] = {Codec::kF32, Codec::kF16, Codec::kBF16, Cod
 float Rounded(float x) { return BF16ToF32(F32ToBF16(x)); }
 float First(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
 float Second(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
-
-std::vector<float> Random(size_t n, uint32_t seed, float sigma = 1) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0, sigma);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
 
 // Random pairs that are numbers.
 std::vector<uint32_t> RandomPairs(size_t n, uint32_t seed) {

@@ -13,6 +13,7 @@
 
 #include "kernels/plane_kernels.h"
 #include "kernels/table.h"
+#include "kernels/testing.h"
 
 namespace kvasir {
 namespace {
@@ -23,14 +24,6 @@ constexpr size_t kSlack = 64;
 std::string_view CodecName(int codec) {
   constexpr std::string_view kNames[kCodecs] = {"f32", "f16", "bf16", "q8", "q4"};
   return kNames[codec];
-}
-
-std::vector<float> Random(size_t n, uint32_t seed, float sigma = 1) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0, sigma);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
 }
 
 // Bytes of a plane and the slack behind it; 0xff is a NaN in every codec's floats.
