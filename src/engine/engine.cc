@@ -158,14 +158,40 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
   SequenceState& state = *s.state;
   const std::span<const int32_t> appended = s.Next(rows);
   state.tokens.insert(state.tokens.end(), appended.begin(), appended.end());
-  if (!state.policy) return;
+  if (s.request.track) Track(s, /*after_commit=*/false);
+  if (!state.policy) {
+    if (s.request.track) Track(s, /*after_commit=*/true);
+    return;
+  }
   plan_.Clear();
   state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
                         &workers_, &plan_);
   if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
   if (!plan_.empty()) store_.Commit(state.lanes, plan_);
   if (!plan_.drops.empty()) GiveBack(s);
+  if (s.request.track) Track(s, /*after_commit=*/true);
   if (s.publishes) PublishBlock(s);
+}
+
+void Engine::Track(Sequence& s, bool after_commit) {
+  KvTrack& track = s.track;
+  const LaneSet& lanes = *s.state->lanes;
+  const uint64_t bytes = store_.Bytes(lanes);
+  if (!after_commit) {
+    track.peak_bytes = std::max(track.peak_bytes, bytes);
+    track.peak_entries = std::max(track.peak_entries, lanes.max_entries_per_lane());
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (s.tracked != Sequence::Time{}) {
+    track.byte_seconds += static_cast<double>(bytes) * Milliseconds(now - s.tracked) / 1000;
+  }
+  s.tracked = now;
+  ++track.passes;
+  track.bytes += static_cast<double>(bytes);
+  track.live += static_cast<double>(lanes.n_entries());
+  track.logical += static_cast<double>(shape_.lanes() * s.position());
+  if (!track.first_drop && lanes.dropped() > 0) track.first_drop = s.position();
 }
 
 void Engine::Sample(Sequence& s, uint32_t position, std::span<const float> logits) {
@@ -347,6 +373,10 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
     g.entries_dropped = s.state->lanes->dropped();
+    if (s.request.track) {
+      g.bytes_end = store_.Bytes(*s.state->lanes);
+      g.track = s.track;
+    }
     if (s.request.keep_state && !g.error) {
       g.state = std::move(s.state);
     } else if (!g.error) {
@@ -396,6 +426,33 @@ std::vector<SequenceLine> Engine::sequences() const {
                      .bytes_reserved = s->state->granted.bytes()});
   }
   return lines;
+}
+
+std::unique_ptr<SequenceState> Engine::Compress(SequenceState& whole, const Policy& policy,
+                                                PolicyState& observer) {
+  CHECK(whole.lanes->dropped() == 0);
+  const auto n = static_cast<uint32_t>(whole.tokens.size());
+  Growth growth = policy.MaxGrowth(n, n, 0);
+  growth.rows = 1;
+  auto state = std::make_unique<SequenceState>();
+  state->granted = MaxDemand(shape_, growth);
+  if (growth.cap == 0) state->granted.AddPositions(1);
+  WithRoom(store_.ForkRoom(*whole.lanes, state->granted, false), nullptr, [&] {
+    state->lanes = store_.Fork(whole.lanes, state->granted);
+    return bool(state->lanes);
+  });
+  if (!state->lanes) {
+    Fail(Code::kBudget,
+         "KV budget: a compressed copy of {} tokens needs {} bytes beside the {} held, "
+         "--kv-memory allows {}",
+         n, state->granted.bytes(), store_.ledger().bytes, options_.kv_memory);
+  }
+  plan_.Clear();
+  observer.Observe({n, n}, KvView(store_, *state->lanes, kernels_), &workers_, &plan_);
+  store_.Commit(state->lanes, plan_);
+  if (!plan_.drops.empty()) store_.Detach(state->lanes);
+  state->tokens = whole.tokens;
+  return state;
 }
 
 void Engine::Freeze(SequenceState& state) { store_.Freeze(state.lanes); }

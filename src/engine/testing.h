@@ -49,6 +49,9 @@ class TinyModel : public Model {
           }
         }
         cursor.Append(layer, block, block);
+        // Keys serve as queries.
+        const uint32_t shown = segment.query_rows;
+        if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
       }
       const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
                                     : segment.logits == WantLogits::kLast ? n - 1

@@ -210,6 +210,12 @@ LaneView Store::View(const LaneSet& set, uint32_t layer, uint32_t head) const {
   return {cache.pages.data(), static_cast<uint32_t>(n_pages), lane.n_entries, set.shape_.head_dim};
 }
 
+uint64_t Store::Bytes(const LaneSet& set) const {
+  uint64_t bytes = set.side_bytes_;
+  set.ForEachPlane([&](PlaneId id) { bytes += pool_.Bytes(id); });
+  return bytes;
+}
+
 Ledger Store::ledger() const {
   Ledger ledger;
   ledger.budget_bytes = pool_.budget_bytes();

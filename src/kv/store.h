@@ -121,6 +121,10 @@ class Store {
   LaneSetHandle ForkAt(LaneSetHandle& parent, uint32_t position, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
+  // Copies what lives in pages that other lane sets see too into pages of its own, packed: from
+  // then on its bytes are those of a set that had them for itself. CHECKs that the grant holds
+  // that.
+  void Detach(LaneSetHandle& set);
   // Grants less from now on, `demand` at most: what is taken stays. Side bytes are not touched.
   void Shrink(LaneSetHandle& set, const Demand& demand);
   // No more appends or commits: the unused reservation is given back.
@@ -131,6 +135,8 @@ class Store {
   void Commit(LaneSetHandle& set, const Plan& plan);
   LaneView View(const LaneSet& set, uint32_t layer, uint32_t head) const;
 
+  // Of all planes it refers to, shared ones too, and its side bytes.
+  uint64_t Bytes(const LaneSet& set) const;
   // What a fork of `parent` with this demand needs room for.
   Demand ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const;
   // Planes that nobody but frozen lane sets refers to.
