@@ -187,6 +187,7 @@ class Engine {
                     const std::function<void(uint32_t done)>& on_progress = {});
 
  private:
+  friend class Scoring;
   struct Sequence;
   struct Prefix;  // lanes that a sequence can begin with
   Growth GrowthFor(uint64_t tokens, uint64_t pinned) const;
