@@ -165,7 +165,8 @@ const std::vector<Table>& Tables() {
 }
 
 std::string NameOf(const EvalResult& r) {
-  return fmt::format("{}, {} {}", r.case_label, r.task, r.mode);
+  const std::string mode = r.mode == r.task ? "" : " " + r.mode;
+  return fmt::format("{}, {} {}{}", r.case_label, r.suite, r.task, mode);
 }
 
 // One line for each mark that the tables have.
