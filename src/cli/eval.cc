@@ -284,9 +284,8 @@ int EvalVerb(const Arguments& args) {
     output.Text(ReportTables(report));
   }
   if (args.Given("plot")) WriteFileWhole(args.values().Text("plot"), PlotSvg(report));
-  const bool inactive =
-      std::any_of(report.results.begin(), report.results.end(),
-                  [](const EvalResult& result) { return result.inactive; });
+  const bool inactive = std::any_of(report.results.begin(), report.results.end(),
+                                    [](const EvalResult& result) { return result.inactive; });
   return inactive && args.values().On("strict") ? kStrictExit : 0;
 }
 

@@ -67,7 +67,8 @@ TEST(EvalCases, PlainFlagsAreOneAndLeaveTheOthersAlone) {
 }
 
 TEST(EvalCases, AreSwept) {
-  const auto cases = Cases({"--sweep", "budget=8,16", "--case", "kd=--kv-policy keydiff:budget={budget}"});
+  const auto cases =
+      Cases({"--sweep", "budget=8,16", "--case", "kd=--kv-policy keydiff:budget={budget}"});
   ASSERT_EQ(cases.size(), 3u);
   EXPECT_EQ(cases[2].label, "kd@16");
   EXPECT_EQ(cases[2].policy, "keydiff:budget=16");

@@ -400,9 +400,10 @@ constexpr CliOption kOptions[] = {
       .type = kChoice,
       .value = "fast",
       .choices = "f32|fast",
-      .help = "f32: exact arithmetic, and f32 lanes unless a codec is given; fast: activations of "
-              "matrix products in 8 bits, operands of attention in bf16 where the processor multiplies "
-              "those"},
+      .help =
+          "f32: exact arithmetic, and f32 lanes unless a codec is given; fast: activations of "
+          "matrix products in 8 bits, operands of attention in bf16 where the processor multiplies "
+          "those"},
      kModelVerbs | kDoctor,
      {},
      {},
@@ -564,11 +565,7 @@ constexpr CliOption kOptions[] = {
      {},
      {},
      {}},
-    {{.name = "seed",
-      .type = kCount,
-      .max = kMaxU64,
-      .value = "1",
-      .help = "seed of samples"},
+    {{.name = "seed", .type = kCount, .max = kMaxU64, .value = "1", .help = "seed of samples"},
      kEval,
      "s",
      {},

@@ -193,10 +193,9 @@ std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opene
                                  const Kernels& kernels, Workers& workers, uint32_t max_rows) {
   const bool exact = args.values().Text("compute") == "f32";
   ProgressBar bar("loading model");
-  return Model::Load(
-      opened.file(), kernels, workers,
-      {.compute = exact ? Compute::kExact : Compute::kFast, .max_rows = max_rows},
-      [&](double fraction) { bar.Update(fraction); });
+  return Model::Load(opened.file(), kernels, workers,
+                     {.compute = exact ? Compute::kExact : Compute::kFast, .max_rows = max_rows},
+                     [&](double fraction) { bar.Update(fraction); });
 }
 
 Session::Session(const Arguments& args, OpenedModel& opened, bool batch)

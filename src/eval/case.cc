@@ -35,7 +35,8 @@ std::string Replaced(std::string text, const std::string& what, const std::strin
 std::pair<std::string, std::string> SplitCase(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) {
-    Fail(Code::kUsage, "--case: {}: expected LABEL='FLAGS', as in kd='--kv-policy keydiff:budget=9'",
+    Fail(Code::kUsage,
+         "--case: {}: expected LABEL='FLAGS', as in kd='--kv-policy keydiff:budget=9'",
          Quoted(text));
   }
   return {text.substr(0, equals), text.substr(equals + 1)};
@@ -62,7 +63,9 @@ std::string WithBlock(const std::string& policy, uint32_t block) {
   return fmt::format("{}{}block={}", policy, spec.values.empty() ? ":" : ",", block);
 }
 
-std::string PolicyName(std::string_view spec) { return std::string(spec.substr(0, spec.find(':'))); }
+std::string PolicyName(std::string_view spec) {
+  return std::string(spec.substr(0, spec.find(':')));
+}
 
 std::string PolicyValue(std::string_view spec, std::string_view key) {
   if (spec.find(':') == std::string_view::npos) return {};

@@ -69,14 +69,14 @@ TEST(NominalRatio, IsWhatTheSpecPromises) {
 
 TEST(Cases, AreExpandedByTheSweepWhereTheyTakeIt) {
   const Sweep sweep = ParseSweep("budget=512,1024");
-  EXPECT_THAT(ExpandCases({"kd=--kv-policy keydiff:budget={budget}", "q8=--kv-codec q8",
-                           "s{budget}=--kv-policy streaming:budget={budget},sink={budget}"},
-                          sweep),
-              ElementsAre(Pair("kd@512", "--kv-policy keydiff:budget=512"),
-                          Pair("kd@1024", "--kv-policy keydiff:budget=1024"),
-                          Pair("q8", "--kv-codec q8"),
-                          Pair("s512", "--kv-policy streaming:budget=512,sink=512"),
-                          Pair("s1024", "--kv-policy streaming:budget=1024,sink=1024")));
+  EXPECT_THAT(
+      ExpandCases({"kd=--kv-policy keydiff:budget={budget}", "q8=--kv-codec q8",
+                   "s{budget}=--kv-policy streaming:budget={budget},sink={budget}"},
+                  sweep),
+      ElementsAre(Pair("kd@512", "--kv-policy keydiff:budget=512"),
+                  Pair("kd@1024", "--kv-policy keydiff:budget=1024"), Pair("q8", "--kv-codec q8"),
+                  Pair("s512", "--kv-policy streaming:budget=512,sink=512"),
+                  Pair("s1024", "--kv-policy streaming:budget=1024,sink=1024")));
 }
 
 TEST(Cases, ThatSayNothingAreRefused) {

@@ -44,8 +44,7 @@ TEST(Compare, GivesTheWorkedExample) {
   EXPECT_NEAR(ppl_dense, 2.6726, 1e-4);
   EXPECT_NEAR(ppl, 4.0825, 1e-4);
   EXPECT_NEAR(ppl - ppl_dense, 1.4099, 1e-4);
-  const double difference =
-      (first.nll - first.nll_dense + second.nll - second.nll_dense) / 2;
+  const double difference = (first.nll - first.nll_dense + second.nll - second.nll_dense) / 2;
   EXPECT_NEAR(difference, .4236, 1e-4);
   EXPECT_NEAR(std::exp(difference), 1.5275, 1e-4);
 }
@@ -89,7 +88,8 @@ TEST(Compare, RefusesWhatIsNoNumberOnEitherSide) {
 }
 
 TEST(Compare, SurvivesLogitsThatAreFarApart) {
-  const Divergence far = Compare(std::vector<float>{1e30f, -1e30f}, std::vector<float>{1e30f, 0}, 0, 0);
+  const Divergence far =
+      Compare(std::vector<float>{1e30f, -1e30f}, std::vector<float>{1e30f, 0}, 0, 0);
   EXPECT_EQ(far.kl, 0);
   EXPECT_EQ(far.nll, 0);
 }

@@ -185,9 +185,9 @@ std::string DrawAxes(const Panel& panel, const Axis& x, const Axis& y) {
         "<text x=\"{3:.1f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:g}</text>\n",
         kLeft, kLeft + kWidth, y(tick), kLeft - 8, y(tick) + 4, tick);
   }
-  svg += fmt::format(
-      "<path d=\"M{0:.1f} {1:.1f}V{2:.1f}H{3:.1f}\" fill=\"none\" stroke=\"#333\"/>\n", kLeft, kTop,
-      kTop + kHeight, kLeft + kWidth);
+  svg +=
+      fmt::format("<path d=\"M{0:.1f} {1:.1f}V{2:.1f}H{3:.1f}\" fill=\"none\" stroke=\"#333\"/>\n",
+                  kLeft, kTop, kTop + kHeight, kLeft + kWidth);
   if (panel.dense) {
     svg += fmt::format(
         "<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#333\" "
@@ -243,10 +243,10 @@ std::string DrawPanel(const Panel& panel, const Colors& colors) {
 }
 
 std::string DrawLegend(const std::map<std::string, std::string>& names, const Colors& colors) {
-  std::string svg =
-      fmt::format("<line x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"6\" y2=\"6\" stroke=\"#333\" "
-                  "stroke-dasharray=\"6 4\"/>\n<text x=\"{2:.1f}\" y=\"10\">dense</text>\n",
-                  kLeft, kLeft + 26, kLeft + 34);
+  std::string svg = fmt::format(
+      "<line x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"6\" y2=\"6\" stroke=\"#333\" "
+      "stroke-dasharray=\"6 4\"/>\n<text x=\"{2:.1f}\" y=\"10\">dense</text>\n",
+      kLeft, kLeft + 26, kLeft + 34);
   double at = kLegendLine;
   for (const auto& [method, name] : names) {
     svg += fmt::format(
@@ -286,7 +286,8 @@ std::string PlotSvg(const EvalReport& report) {
   const std::vector<Panel> panels = PanelsOf(report);
   const std::map<std::string, std::string> names = ShortNames(report);
   Colors colors;
-  for (const auto& [method, name] : names) colors[method] = kColors[colors.size() % std::size(kColors)];
+  for (const auto& [method, name] : names)
+    colors[method] = kColors[colors.size() % std::size(kColors)];
   const size_t columns = std::min<size_t>(panels.size(), 2);
   const size_t lines = columns > 0 ? (panels.size() + columns - 1) / columns : 0;
   const double width = kPanelWidth * static_cast<double>(std::max<size_t>(columns, 1));
@@ -298,10 +299,10 @@ std::string PlotSvg(const EvalReport& report) {
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
       width, height);
   for (size_t i = 0; i < panels.size(); ++i) {
-    svg += fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n",
-                       kPanelWidth * static_cast<double>(i % columns),
-                       kPanelHeight * static_cast<double>(i / columns),
-                       DrawPanel(panels[i], colors));
+    svg +=
+        fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n",
+                    kPanelWidth * static_cast<double>(i % columns),
+                    kPanelHeight * static_cast<double>(i / columns), DrawPanel(panels[i], colors));
   }
   return svg + fmt::format("<g transform=\"translate(0 {:.0f})\">\n{}</g>\n</svg>\n", legend,
                            DrawLegend(names, colors));

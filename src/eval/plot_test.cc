@@ -48,10 +48,10 @@ EvalReport Report() {
 
 TEST(AxisTicks, AreRoundAndEncloseTheData) {
   EXPECT_THAT(AxisTicks(0, 14.2, 6), testing::ElementsAre(0, 5, 10, 15));
-  EXPECT_THAT(AxisTicks(8.1, 9.9, 5), testing::Pointwise(testing::DoubleEq(),
-                                                         {8.0, 8.5, 9.0, 9.5, 10.0}));
-  EXPECT_THAT(AxisTicks(-.03, .05, 4), testing::Pointwise(testing::DoubleNear(1e-12),
-                                                          {-.04, -.02, 0.0, .02, .04, .06}));
+  EXPECT_THAT(AxisTicks(8.1, 9.9, 5),
+              testing::Pointwise(testing::DoubleEq(), {8.0, 8.5, 9.0, 9.5, 10.0}));
+  EXPECT_THAT(AxisTicks(-.03, .05, 4),
+              testing::Pointwise(testing::DoubleNear(1e-12), {-.04, -.02, 0.0, .02, .04, .06}));
   for (const auto& [lo, hi] : {std::pair(5.0, 5.0), {0.0, 0.0}, {INFINITY, -INFINITY}}) {
     const std::vector<double> ticks = AxisTicks(lo, hi, 6);
     EXPECT_GE(ticks.size(), 2u);

@@ -26,12 +26,8 @@ struct Sums {
 KlFigures KlOf(std::vector<double> values, std::span<const Group> groups) {
   std::sort(values.begin(), values.end());
   const Estimate mean = BootstrapMean(groups);
-  return {mean.v,
-          Quantile(values, .5),
-          Quantile(values, .9),
-          Quantile(values, .99),
-          values.back(),
-          mean.interval};
+  return {mean.v,        Quantile(values, .5), Quantile(values, .9), Quantile(values, .99),
+          values.back(), mean.interval};
 }
 
 }  // namespace

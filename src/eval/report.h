@@ -31,11 +31,11 @@ struct KlFigures {
 struct QualityFigures {
   uint64_t scored = 0;
   double ppl = 0, ppl_dense = 0;
-  Estimate dppl;       // ppl - ppl_dense; from resampled differences of the losses
-  double ratio = 1;    // ppl / ppl_dense
+  Estimate dppl;     // ppl - ppl_dense; from resampled differences of the losses
+  double ratio = 1;  // ppl / ppl_dense
   KlFigures kl;
-  double top1 = 1;     // share of tokens with the same most likely one
-  double rms_dp = 0;   // of the probability of the token that followed
+  double top1 = 1;    // share of tokens with the same most likely one
+  double rms_dp = 0;  // of the probability of the token that followed
 };
 
 // The same over targets at positions [begin, end).
@@ -55,9 +55,9 @@ struct ScoreFigures {
 // Decode-time behaviour over long outputs.
 struct TraceFigures {
   double tokens_mean = 0, tokens_p50 = 0;
-  double capped = 0;         // share that came to no answer
-  double len_ratio = 1;      // to dense, paired
-  double seconds_mean = 0;   // to the answer
+  double capped = 0;                    // share that came to no answer
+  double len_ratio = 1;                 // to dense, paired
+  double seconds_mean = 0;              // to the answer
   std::optional<double> s_per_correct;  // none: nothing was correct
   double tok_s = 0;
   double kv_byte_seconds = 0;
@@ -69,8 +69,8 @@ struct MemoryFigures {
   double kv_mean_bytes = 0;    // over tokens, as the ledger stood after their pass
   uint64_t kv_live_bytes = 0;  // what the live entries need, at the end
   uint64_t flash_bytes = 0;
-  double bytes_per_token = 0;  // at the end
-  double bytes_ratio = 1;      // dense / case, at the end
+  double bytes_per_token = 0;                      // at the end
+  double bytes_ratio = 1;                          // dense / case, at the end
   uint64_t live_entries = 0, logical_entries = 0;  // at the end
   uint32_t peak_entries = 0;                       // most in a lane, before commits too
   double ratio_end = 1, ratio_mean = 1;            // logical / live
@@ -80,8 +80,8 @@ struct MemoryFigures {
 
 struct EvalResult {
   std::string case_label, suite, task, mode;
-  std::string spec;           // the suite as it was asked for, with defaults: what --resume compares
-  uint32_t block = 0;         // most rows of a pass
+  std::string spec;    // the suite as it was asked for, with defaults: what --resume compares
+  uint32_t block = 0;  // most rows of a pass
   uint32_t policy_block = 0;  // 0: the policy has none
   uint64_t length = 0;        // tokens read, or of a sample
   uint32_t window = 0;        // tokens of a window; of the whole text in other modes
@@ -119,11 +119,11 @@ struct EvalReport {
   uint64_t params = 0;
   uint32_t layers = 0, kv_heads = 0, head_dim = 0;
   uint64_t seed = 1;
-  std::string started;    // UTC
+  std::string started;  // UTC
   double seconds = 0;
-  std::string compute;    // of matrix products and attention: "f32" or "fast"
+  std::string compute;                         // of matrix products and attention: "f32" or "fast"
   std::map<std::string, uint32_t> generators;  // versions of the tasks that were used
-  std::vector<EvalCase> cases;  // the reference first
+  std::vector<EvalCase> cases;                 // the reference first
   std::vector<EvalResult> results;
   std::vector<EvalSample> samples;
 

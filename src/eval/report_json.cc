@@ -46,17 +46,23 @@ Json PolicyJson(const std::string& spec) {
 }
 
 Json ToJson(const EvalCase& c) {
-  return {{"label", c.label},     {"flags", c.flags}, {"policy", PolicyJson(c.policy)},
-          {"codec", c.codec},     {"kv_memory", c.kv_memory ? Json(*c.kv_memory) : Json()},
+  return {{"label", c.label},
+          {"flags", c.flags},
+          {"policy", PolicyJson(c.policy)},
+          {"codec", c.codec},
+          {"kv_memory", c.kv_memory ? Json(*c.kv_memory) : Json()},
           {"reference", c.reference}};
 }
 
 Json ToJson(const QualityFigures& q) {
-  Json kl = {{"mean", q.kl.mean}, {"p50", q.kl.p50}, {"p90", q.kl.p90},
-             {"p99", q.kl.p99},   {"max", q.kl.max}};
+  Json kl = {{"mean", q.kl.mean},
+             {"p50", q.kl.p50},
+             {"p90", q.kl.p90},
+             {"p99", q.kl.p99},
+             {"max", q.kl.max}};
   PutInterval(q.kl.interval, &kl);
-  return {{"scored", q.scored},     {"ppl", q.ppl}, {"ppl_dense", q.ppl_dense},
-          {"dppl", ToJson(q.dppl)}, {"ratio", q.ratio}, {"kl", kl},
+  return {{"scored", q.scored},     {"ppl", q.ppl},      {"ppl_dense", q.ppl_dense},
+          {"dppl", ToJson(q.dppl)}, {"ratio", q.ratio},  {"kl", kl},
           {"top1", q.top1},         {"rms_dp", q.rms_dp}};
 }
 
@@ -105,11 +111,19 @@ Json ToJson(const MemoryFigures& m) {
 }
 
 Json ToJson(const EvalResult& r) {
-  Json object = {{"case", r.case_label}, {"suite", r.suite},   {"task", r.task},
-                 {"mode", r.mode},       {"spec", r.spec},     {"block", r.block},
-                 {"policy_block", r.policy_block},             {"length", r.length},
-                 {"window", r.window},   {"prompt", r.prompt}, {"n", r.n},
-                 {"runs", r.runs},       {"generated", r.generated}};
+  Json object = {{"case", r.case_label},
+                 {"suite", r.suite},
+                 {"task", r.task},
+                 {"mode", r.mode},
+                 {"spec", r.spec},
+                 {"block", r.block},
+                 {"policy_block", r.policy_block},
+                 {"length", r.length},
+                 {"window", r.window},
+                 {"prompt", r.prompt},
+                 {"n", r.n},
+                 {"runs", r.runs},
+                 {"generated", r.generated}};
   if (r.quality) object["quality"] = ToJson(*r.quality);
   if (r.quality_all) object["quality_all"] = ToJson(*r.quality_all);
   if (!r.buckets.empty()) {

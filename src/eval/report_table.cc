@@ -20,15 +20,16 @@ std::string Markdown(const std::vector<Row>& rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) {
       // Characters, not bytes: heads have Greek letters.
-      const auto wide = std::count_if(row[i].begin(), row[i].end(),
-                                      [](char c) { return (c & 0xC0) != 0x80; });
+      const auto wide =
+          std::count_if(row[i].begin(), row[i].end(), [](char c) { return (c & 0xC0) != 0x80; });
       widths[i] = std::max(widths[i], static_cast<size_t>(wide));
     }
   }
   std::string text;
   for (size_t r = 0; r < rows.size(); ++r) {
     text += "|";
-    for (size_t i = 0; i < rows[r].size(); ++i) text += fmt::format(" {:{}} |", rows[r][i], widths[i]);
+    for (size_t i = 0; i < rows[r].size(); ++i)
+      text += fmt::format(" {:{}} |", rows[r][i], widths[i]);
     text += "\n";
     if (r > 0) continue;
     text += "|";
@@ -42,8 +43,8 @@ std::string MiB(double bytes) { return fmt::format("{:.2f}", bytes / (1 << 20));
 
 // "~0.021 [-0.003, 0.044]": in doubt whether it is anything.
 std::string WithInterval(const Estimate& e, double scale, int digits, bool difference) {
-  std::string text = fmt::format("{}{:.{}f}", difference && e.DoubtfulSign() ? "~" : "",
-                                 e.v * scale, digits);
+  std::string text =
+      fmt::format("{}{:.{}f}", difference && e.DoubtfulSign() ? "~" : "", e.v * scale, digits);
   if (e.interval) {
     text += fmt::format(" [{:.{}f}, {:.{}f}]", e.interval->lo * scale, digits,
                         e.interval->hi * scale, digits);
@@ -176,8 +177,8 @@ std::string MarkLines(const EvalReport& report) {
     if (report.CaseOf(r).reference) continue;
     if (r.inactive) inactive.push_back(NameOf(r));
     if (r.MissesNominal()) {
-      star.push_back(fmt::format("{} ({:.2f} for {:.2f})", NameOf(r), r.memory.ratio_mean,
-                                 *r.nominal_ratio));
+      star.push_back(
+          fmt::format("{} ({:.2f} for {:.2f})", NameOf(r), r.memory.ratio_mean, *r.nominal_ratio));
     }
     const Estimate* difference = r.quality ? &r.quality->dppl : r.score ? &r.score->delta : nullptr;
     if (!r.inactive && difference && difference->DoubtfulSign()) doubtful.push_back(NameOf(r));
@@ -223,9 +224,8 @@ bool EvalResult::MissesNominal() const {
 }
 
 const EvalCase& EvalReport::CaseOf(const EvalResult& result) const {
-  const auto found = std::find_if(cases.begin(), cases.end(), [&](const EvalCase& c) {
-    return c.label == result.case_label;
-  });
+  const auto found = std::find_if(cases.begin(), cases.end(),
+                                  [&](const EvalCase& c) { return c.label == result.case_label; });
   CHECK(found != cases.end());
   return *found;
 }

@@ -74,13 +74,12 @@ EvalReport Report() {
   report.seconds = 1.5;
   report.compute = "fast";
   report.generators = {{"ruler", 2}};
-  report.cases = {
-      {.label = "dense", .reference = true},
-      {.label = "kd",
-       .flags = "--kv-policy keydiff:budget=512",
-       .policy = "keydiff:budget=512,block=32,pin=system",
-       .codec = "q8",
-       .kv_memory = 1 << 20}};
+  report.cases = {{.label = "dense", .reference = true},
+                  {.label = "kd",
+                   .flags = "--kv-policy keydiff:budget=512",
+                   .policy = "keydiff:budget=512,block=32,pin=system",
+                   .codec = "q8",
+                   .kv_memory = 1 << 20}};
   EvalResult dense = TextRow("dense");
   dense.nominal_ratio.reset();
   dense.first_drop.reset();
@@ -194,10 +193,10 @@ std::string Line(const std::string& text, const std::string& label) {
 TEST(ReportTables, ShowQualityBesideMemory) {
   const std::string text = ReportTables(Report());
   const std::string kd = Line(text, "kd");
-  for (const char* cell : {"| keydiff |", "| 512 ", "| q8 ", "| stream/32 ", "| 1503 after 544 ",
-                           "| 3.00 ", "| 1024 ", "| 4.00/3.88 ", "| 9.500 ",
-                           "| 0.500 [0.250, 0.750] ", "| 0.01000 ", "| 0.1250 ", "| 98.75 ",
-                           "| 6.25 "}) {
+  for (const char* cell :
+       {"| keydiff |", "| 512 ", "| q8 ", "| stream/32 ", "| 1503 after 544 ", "| 3.00 ", "| 1024 ",
+        "| 4.00/3.88 ", "| 9.500 ", "| 0.500 [0.250, 0.750] ", "| 0.01000 ", "| 0.1250 ",
+        "| 98.75 ", "| 6.25 "}) {
     EXPECT_THAT(kd, HasSubstr(cell));
   }
   EXPECT_THAT(Line(text, "dense"), Not(HasSubstr("0.500")));

@@ -21,8 +21,7 @@ Interval Wilson(double hits, uint64_t n) {
   const double p = hits / count, z2 = kZ95 * kZ95;
   const double scale = 1 / (1 + z2 / count);
   const double middle = scale * (p + z2 / (2 * count));
-  const double half =
-      scale * kZ95 * std::sqrt(p * (1 - p) / count + z2 / (4 * count * count));
+  const double half = scale * kZ95 * std::sqrt(p * (1 - p) / count + z2 / (4 * count * count));
   return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
 }
 

@@ -184,7 +184,7 @@ std::vector<TextRun> ReadText(const TextCase& dense, std::span<const TextCase> c
                               const std::function<void(double)>& on_progress) {
   const auto n = static_cast<uint32_t>(tokens.size());
   const bool windows = protocol.mode == TextMode::kWindows;
-  const uint32_t least = windows ? protocol.window
+  const uint32_t least = windows                              ? protocol.window
                          : protocol.mode == TextMode::kForced ? protocol.prompt + 1
                                                               : 2;
   if (n < least) {

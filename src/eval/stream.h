@@ -47,8 +47,8 @@ struct TextCase {
 struct TextRun {
   std::vector<TokenFigures> tokens;    // that have a target, in order
   std::optional<uint32_t> first_drop;  // tokens of the text or window that were read by then
-  bool drops_in_range = false;         // some scored row was computed without an entry that dense has
-  MemoryFigures memory;                // ratios to dense included
+  bool drops_in_range = false;  // some scored row was computed without an entry that dense has
+  MemoryFigures memory;         // ratios to dense included
 };
 
 // The dense run first, then one for each case. Fewer tokens than a window: kInvalid.

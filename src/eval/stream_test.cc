@@ -33,8 +33,7 @@ class ReadTextTest : public ::testing::Test {
     options.kv_memory = 16 << 20;
     options.policy = policy;
     options.k_codec = options.v_codec = Codec::kF32;
-    engines_.push_back(
-        std::make_unique<Engine>(model_, nullptr, BestKernels(), workers_, options));
+    engines_.push_back(std::make_unique<Engine>(model_, nullptr, BestKernels(), workers_, options));
     return *engines_.back();
   }
   std::vector<TextRun> Read(const std::vector<std::string>& policies, uint32_t n,
@@ -121,8 +120,8 @@ TEST_F(ReadTextTest, ReadsBytesFromTheLedger) {
   EXPECT_EQ(dense.kv_end_bytes, 4 * 7 * 64 * 2 * 4 * sizeof(float));  // whole pages of 64
   EXPECT_EQ(dense.kv_live_bytes, 4 * 400 * 2 * 4 * sizeof(float));
   EXPECT_EQ(dense.bytes_ratio, 1);
-  EXPECT_EQ(run.bytes_ratio, static_cast<double>(dense.kv_end_bytes) /
-                                 static_cast<double>(run.kv_end_bytes));
+  EXPECT_EQ(run.bytes_ratio,
+            static_cast<double>(dense.kv_end_bytes) / static_cast<double>(run.kv_end_bytes));
   EXPECT_GT(run.bytes_ratio, 2);
   // Live entries with their positions, and at most three pages a lane above them.
   EXPECT_EQ(run.kv_live_bytes, 4 * 24 * (2 * 4 * sizeof(float) + 4));
@@ -150,8 +149,7 @@ TEST_F(ReadTextTest, ADropThatNoScoredRowSeesIsInactive) {
 }
 
 TEST_F(ReadTextTest, WindowsStartAnewAndScoreTheirSecondHalf) {
-  const TextProtocol protocol = {
-      .mode = TextMode::kWindows, .block = 16, .window = 40, .bos = 3};
+  const TextProtocol protocol = {.mode = TextMode::kWindows, .block = 16, .window = 40, .bos = 3};
   const auto runs = Read({"streaming:budget=16,sink=2,block=8", "none"}, 130, protocol);
   for (const TextRun& run : runs) {
     EXPECT_EQ(run.tokens.size(), 3 * 39u);  // the last 10 tokens fill no window

@@ -96,8 +96,8 @@ EvalResult TextResult(const TextSuite& suite, const EvalCase& c, const EvalCase&
   result.task = result.mode = Name(protocol.mode);
   result.spec = suite.Spec();
   result.block = protocol.block;
-  result.policy_block = static_cast<uint32_t>(
-      std::strtoul(PolicyValue(c.policy, "block").c_str(), nullptr, 10));
+  result.policy_block =
+      static_cast<uint32_t>(std::strtoul(PolicyValue(c.policy, "block").c_str(), nullptr, 10));
   result.length = tokens_read;
   result.window = protocol.window;
   result.prompt = protocol.prompt;

@@ -1,4 +1,5 @@
-// The suite `ppl`: a text, and how it is read: "ppl:file=wiki.txt,mode=stream,tokens=8192,block=32".
+// The suite `ppl`: a text, and how it is read:
+// "ppl:file=wiki.txt,mode=stream,tokens=8192,block=32".
 #pragma once
 
 #include <cstdint>

@@ -21,8 +21,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <unordered_map>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/plane.h"
