@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "engine/scoring.h"
 #include "engine/sequence.h"
 #include "model/rope.h"
 
@@ -461,33 +462,12 @@ Engine::ScoreResult Engine::Score(
     std::span<const int32_t> tokens,
     const std::function<void(uint32_t row, std::span<const float>)>& sink,
     const std::function<void(uint32_t done)>& on_progress) {
-  Sequence s;
-  s.known.assign(tokens.begin(), tokens.end());
-  s.prompt_end = static_cast<uint32_t>(tokens.size());
-  if (tokens.empty()) Fail(Code::kInvalid, "text: empty: give at least one token");
-  if (tokens.size() > context_) {
-    Fail(Code::kInvalid,
-         "text: {} tokens are more than the context of {}: shorten it or raise --ctx-size",
-         tokens.size(), context_);
+  Scoring scoring(*this, tokens, static_cast<uint32_t>(tokens.size()));
+  while (!scoring.done()) {
+    scoring.Pass(model_.max_rows(), sink);
+    if (on_progress) on_progress(scoring.position());
   }
-  const Demand demand = DemandFor(s, s.prompt_end);
-  s.request.max_tokens = 0;
-  if (!store_.FitsEmpty(demand)) RefuseBudget(s, demand);
-  s.request.sampling.seed = 0;
-  CHECK_MSG(Admit(s), "Score needs the engine for itself");
-  while (s.in_prompt()) {
-    const uint32_t rows = RowsFor(s, model_.max_rows());
-    const uint32_t first = s.position();
-    AppendCursor cursor = store_.Append(s.state->lanes, rows);
-    Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
-    Sequence* const member = &s;
-    Forward({&member, 1}, {&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
-      sink(first + row, logits);
-    });
-    Advance(s, rows);
-    if (on_progress) on_progress(s.position());
-  }
-  return {s.state->lanes->n_entries(), s.state->lanes->dropped()};
+  return {scoring.lanes().n_entries(), scoring.lanes().dropped()};
 }
 
 }  // namespace kvasir

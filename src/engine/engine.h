@@ -216,6 +216,7 @@ class Engine {
                     const std::function<void(uint32_t done)>& on_progress = {});
 
  private:
+  friend class Scoring;
   struct Sequence;
   struct Prefix;  // lanes that a sequence can begin with
   const Policy* PolicyOf(const Sequence& sequence) const;

@@ -25,6 +25,11 @@ uint64_t PlanesPerSlab(uint64_t slab_bytes, size_t plane_bytes) {
 
 }  // namespace
 
+std::string_view Name(PlaneUse use) {
+  constexpr std::string_view kNames[kPlaneUses] = {"f32", "f16", "bf16", "q8", "q4", "positions"};
+  return kNames[static_cast<int>(use)];
+}
+
 // A set of indices below a limit that gives its lowest member.
 class Pool::IndexSet {
  public:

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -42,6 +43,7 @@ struct PlaneId {
 // What a plane's bytes count as in the ledger.
 enum class PlaneUse : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kPositions };
 inline constexpr int kPlaneUses = 6;
+std::string_view Name(PlaneUse use);  // "f16", "positions"
 inline constexpr size_t kPositionBytes = kPageEntries * sizeof(uint32_t);
 
 // Planes per size: what a reservation asks for. Sums and multiples are component-wise.
