@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kProbe = UINT64_MAX;
 constexpr int kMostAttempts = 20;
 
-// Occurrences that do not overlap, letters of either case, none counted beyond `enough`.
+// Occurrences, none counted beyond `enough`.
 uint64_t Occurrences(std::string_view text, std::string_view word, uint64_t enough) {
   uint64_t n = 0;
   for (size_t at = text.find(word); at != std::string_view::npos && n < enough;

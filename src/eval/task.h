@@ -63,7 +63,8 @@ struct Task {
   Metric metric = Metric::kAll;
   uint64_t max_new = 0;  // 0: a trace, which has no length in tokens
   uint64_t min_units = 1, max_units = UINT32_MAX;
-  uint64_t max_step = 1;     // units to take away at most when a sample does not fit
+  // Units to take away when a sample does not fit: a 64th of them, at most this.
+  uint64_t max_step = 1;
   uint64_t occurrences = 0;  // of each reference in the context; 0: other rules, not checked
   // Errors: kInvalid for parameters that cannot go together.
   Draft (*make)(const DraftRequest& request, Generator& generator) = nullptr;

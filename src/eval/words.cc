@@ -94,10 +94,10 @@ constexpr std::string_view kPeople =
     "neighbour|painter|poet|potter|printer|sailor|shepherd|singer|soldier|student|surgeon|tailor|"
     "teacher|traveller|watchmaker|weaver|widow";
 constexpr std::string_view kActions =
-    "admired|borrowed|bought|broke|brought back|carried|carved|cleaned|collected|covered|described|"
-    "discovered|drew|dropped|examined|filled|found|gave away|guarded|hid|ignored|lent|lifted|"
-    "lost|measured|mended|moved|noticed|offered|packed|painted|polished|praised|protected|"
-    "repaired|returned|sketched|sold|studied|threw away|traded|washed|weighed|wrapped";
+    "admired|borrowed|bought|broke|carried|carved|cleaned|collected|covered|described|discovered|"
+    "drew|dropped|examined|filled|found|guarded|hid|ignored|lent|lifted|lost|measured|mended|moved|"
+    "noticed|offered|packed|painted|polished|praised|protected|repaired|returned|sketched|sold|"
+    "studied|touched|traded|washed|weighed|wrapped";
 constexpr std::string_view kThings =
     "anvil|barrel of cider|basket of pears|bell|bicycle|blanket|bowl of soup|bundle of letters|"
     "candlestick|cart|clay jug|clock|cloak|coil of rope|compass|copper pan|crate of "
@@ -138,7 +138,7 @@ constexpr std::string_view kLooks =
     "battered|beautiful|broken|cheap|dusty|faded|foreign|heavy|large|light|little|narrow|new|odd|"
     "old|painted|plain|polished|rusty|second|simple|small|sturdy|worn";
 constexpr std::string_view kWeather =
-    "the wind had turned|the rain would not last|the days were getting longer|the river had "
+    "the wind had turned|the rain had stopped|the days were getting longer|the river had "
     "risen|the "
     "snow had come too early|the fog hid the rooftops|the sun was hardly warm|the leaves were "
     "falling|the nights were cold|the roads were dry again|thunder rolled over the hills|the frost "
