@@ -45,6 +45,8 @@ void Dispatch(const Arguments& args) {
       return ServeVerb(args);
     case kEvalPpl:
       return EvalPplVerb(args);
+    case kEvalKeep:
+      return EvalKeepVerb(args);
     case kTokenize:
       return TokenizeVerb(args);
     case kTemplate:

@@ -163,6 +163,10 @@ class Engine {
   const Policy* policy() const { return policy_.get(); }  // nullptr: dense
   Ledger ledger() const { return store_.ledger(); }
   void ResetPeaks() { store_.ResetPeaks(); }
+  // A lane of a kept state, valid until the next pass.
+  LaneView View(const SequenceState& state, uint32_t layer, uint32_t head) const {
+    return store_.View(*state.lanes, layer, head);
+  }
   // No more tokens for a kept state: what its reservation has left goes back. Forks stay possible.
   void Freeze(SequenceState& state);
   // Lets go of every kept prefix that nobody runs on.

@@ -54,7 +54,7 @@ inline constexpr Option kBlockOption = {
     .name = "block",
     .type = OptionType::kCount,
     .min = 1,
-    .max = 4096,
+    .max = 1 << 24,
     .value = "128",
     .help = "Prompt tokens between two selections, at absolute multiples; part of the cache key."};
 constexpr Option SinkOption(std::string_view value) {
