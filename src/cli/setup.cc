@@ -212,7 +212,9 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
                            .head_dim = config.head_dim,
                            .k_codec = codecs_.k,
                            .v_codec = codecs_.v};
-  MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape});
+  MakePolicy(options.policy, {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
+                              .shape = shape,
+                              .facts = FactsOf(config)});
 
   ModelOptions model_options;
   model_options.compute = exact ? Compute::kExact : Compute::kFast;

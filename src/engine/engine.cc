@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "engine/sequence.h"
+#include "model/rope.h"
 
 namespace kvasir {
 
@@ -44,6 +45,19 @@ std::string PolicyOfWindow(const ModelConfig& config) {
 }
 }  // namespace
 
+ModelFacts FactsOf(const ModelConfig& config, const Model* model) {
+  ModelFacts facts = {
+      .n_heads = config.n_heads,
+      .inverse_frequencies = Rope(config.head_dim, config.rope).inverse_frequencies(),
+      .interleaved = config.rope.interleaved,
+      .key_norm = config.qk_norm};
+  for (uint32_t layer = 0; model && layer < config.n_layers; ++layer) {
+    const std::span<const float> bias = model->key_bias(layer);
+    facts.key_bias.emplace_back(bias.begin(), bias.end());
+  }
+  return facts;
+}
+
 Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels, Workers& workers,
                const EngineOptions& options)
     : model_(model),
@@ -62,7 +76,9 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
   options_.max_sequences =
       std::max(1u, std::min({options.max_sequences, options.step_tokens, model.max_rows()}));
   policy_ = MakePolicy(options.policy.empty() ? PolicyOfWindow(model.config()) : options.policy,
-                       {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
+                       {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
+                        .shape = shape_,
+                        .facts = FactsOf(model.config(), &model)});
   if (options.prefix_interval > 0) {
     prefixes_ = std::make_unique<PrefixIndex>(block());
     prefix_interval_ = RoundUp(options.prefix_interval, block());
@@ -80,7 +96,7 @@ RequestId Engine::Submit(Request request) {
   sequence->resumed = r.resume != nullptr;
   if (r.resume) sequence->state = std::move(r.resume);
   const SequenceState* prefix = sequence->state ? sequence->state.get() : r.fork_of;
-  sequence->publishes = prefixes_ && !prefix && !r.keep_state;
+  sequence->publishes = prefixes_ && !prefix && !r.keep_state && !r.policy;
   if (prefix) sequence->known = prefix->tokens;
   sequence->prefix = sequence->end();
   if (r.tokens.empty()) Fail(Code::kInvalid, "prompt: empty: give at least one token");
@@ -117,6 +133,27 @@ uint32_t Engine::RowsFor(const Sequence& s, uint32_t rows_left) const {
   return rows;
 }
 
+void Engine::Forward(std::span<Sequence* const> members, std::span<Segment> segments,
+                     const LogitsSink& sink) {
+  bool wanted = false;
+  for (size_t i = 0; i < members.size(); ++i) {
+    PolicyState* const policy = members[i]->state->policy.get();
+    if (policy == nullptr) continue;
+    segments[i].query_rows = policy->QueryRows(static_cast<uint32_t>(segments[i].tokens.size()));
+    wanted |= segments[i].query_rows > 0;
+  }
+  if (!wanted) return model_.Forward(segments, sink);
+  model_.Forward(segments, sink, [&](size_t i, uint32_t layer, Rows queries) {
+    const Segment& segment = segments[i];
+    const uint32_t end = segment.cursor->first_position() + segment.cursor->n_rows();
+    members[i]->state->policy->TakeQueries({.layer = layer,
+                                            .first_position = end - segment.query_rows,
+                                            .rows = queries,
+                                            .kernels = &kernels_,
+                                            .workers = &workers_});
+  });
+}
+
 void Engine::Advance(Sequence& s, uint32_t rows) {
   SequenceState& state = *s.state;
   const std::span<const int32_t> appended = s.Next(rows);
@@ -127,6 +164,7 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
                         &workers_, &plan_);
   if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
   if (!plan_.empty()) store_.Commit(state.lanes, plan_);
+  if (!plan_.drops.empty()) GiveBack(s);
   if (s.publishes) PublishBlock(s);
 }
 
@@ -193,7 +231,7 @@ bool Engine::Step() {
     if (s.in_prompt() && s.request.prompt_logprobs) want = WantLogits::kAll;
     segments.push_back({s.Next(rows[i]), &cursors.back(), want});
   }
-  model_.Forward(segments, [&](size_t i, uint32_t row, std::span<const float> logits) {
+  Forward(members, segments, [&](size_t i, uint32_t row, std::span<const float> logits) {
     Sample(*members[i], members[i]->position() + row, logits);
   });
   for (size_t i = 0; i < members.size(); ++i) {
@@ -384,8 +422,9 @@ Engine::ScoreResult Engine::Score(
     const uint32_t rows = RowsFor(s, model_.max_rows());
     const uint32_t first = s.position();
     AppendCursor cursor = store_.Append(s.state->lanes, rows);
-    const Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
-    model_.Forward({&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
+    Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
+    Sequence* const member = &s;
+    Forward({&member, 1}, {&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
       sink(first + row, logits);
     });
     Advance(s, rows);

@@ -38,6 +38,9 @@
 
 namespace kvasir {
 
+// What policies may know of a model; biases only with its weights.
+ModelFacts FactsOf(const ModelConfig& config, const Model* model = nullptr);
+
 struct EngineOptions {
   uint64_t kv_memory = 0;           // bytes, the hard budget
   bool kv_memory_explicit = false;  // a policy's budget may follow from it
@@ -56,9 +59,10 @@ struct EngineOptions {
 // to go on from there (a chat) or to fork it (many questions about one document).
 struct SequenceState {
   LaneSetHandle lanes;
-  Demand granted;  // what the lanes may take
-  std::unique_ptr<PolicyState> policy;
-  std::vector<int32_t> tokens;  // what the lanes have seen
+  Demand granted;                               // what the lanes may take
+  std::unique_ptr<PolicyState> policy;          // none: dense from here on
+  std::shared_ptr<const Policy> policy_of_own;  // of `policy`, when a request brought it
+  std::vector<int32_t> tokens;                  // what the lanes have seen
 };
 
 enum class StopReason : uint8_t { kLength, kStop, kEos, kCancelled };
@@ -105,6 +109,8 @@ struct Request {
   std::optional<std::chrono::steady_clock::time_point> admit_by;  // else it fails: kUnavailable
   bool keep_state = false;           // hand the state back in Generation::state
   std::vector<PositionSpan> pinned;  // positions a policy must not drop
+  // Instead of the engine's; nothing is shared with requests under another policy.
+  std::shared_ptr<const Policy> policy;
   SequenceState* fork_of =
       nullptr;  // begin with this state by reference; it is frozen and must outlive the request
   std::unique_ptr<SequenceState> resume;  // or go on from this one
@@ -193,11 +199,13 @@ class Engine {
  private:
   struct Sequence;
   struct Prefix;  // lanes that a sequence can begin with
-  Growth GrowthFor(uint64_t tokens, uint64_t pinned) const;
+  const Policy* PolicyOf(const Sequence& sequence) const;
+  Growth GrowthFor(const Sequence& sequence, uint64_t tokens) const;
   // What a sequence must be granted to come to `tokens` positions.
   Demand DemandFor(const Sequence& sequence, uint64_t tokens) const;
   // Decides how many tokens may be generated, and refuses what can never fit.
   void SetLimits(Sequence& sequence) const;
+  void GiveBack(Sequence& sequence);
   [[noreturn]] void RefuseBudget(const Sequence& sequence, const Demand& demand) const;
 
   // admission.cc
@@ -230,6 +238,9 @@ class Engine {
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
   // Takes the logits after position `position`.
   void Sample(Sequence& sequence, uint32_t position, std::span<const float> logits);
+  // Runs a pass over segments of these sequences; their policies see the queries they asked for.
+  void Forward(std::span<Sequence* const> members, std::span<Segment> segments,
+               const LogitsSink& sink);
   // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy
   // drop.
   void Advance(Sequence& sequence, uint32_t rows);
