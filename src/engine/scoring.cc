@@ -39,10 +39,12 @@ void Scoring::Pass(uint32_t most_rows, const Sink& sink) {
   const uint32_t rows = engine_.RowsFor(s, std::min(most_rows, engine_.model_.max_rows()));
   const uint32_t first = s.position();
   AppendCursor cursor = engine_.store_.Append(s.state->lanes, rows);
-  const Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
-  engine_.model_.Forward({&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
-    sink(first + row, logits);
-  });
+  Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
+  Engine::Sequence* const member = &s;
+  engine_.Forward({&member, 1}, {&segment, 1},
+                  [&](size_t, uint32_t row, std::span<const float> logits) {
+                    sink(first + row, logits);
+                  });
   engine_.Advance(s, rows);
 }
 
