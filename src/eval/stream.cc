@@ -150,15 +150,23 @@ class TextReading {
     const size_t place = figures->size();
     figures->resize(place + rows);
     const bool windows = protocol_.mode == TextMode::kWindows;
+    std::vector<std::optional<Error>> errors(rows);  // the first row's is told, not the first found
     workers_.Run(rows, [&](size_t row, size_t) {
       const auto r = static_cast<uint32_t>(row);
       const uint32_t position = first + begin + r;
       TokenFigures& token = (*figures)[place + row];
       token.position = position + 1;
       token.group = windows ? first / protocol_.window : token.position / kGroupTokens;
-      token.divergence =
-          Compare(dense_logits_.row(r), logits.row(r), tokens[begin + r + 1], position);
+      try {
+        token.divergence =
+            Compare(dense_logits_.row(r), logits.row(r), tokens[begin + r + 1], position);
+      } catch (const Error& error) {
+        errors[row] = error;
+      }
     });
+    for (const std::optional<Error>& error : errors) {
+      if (error) throw Error(*error);
+    }
   }
 
   // The dense figures of tokens from `first_token` on, as a case was compared with them.
