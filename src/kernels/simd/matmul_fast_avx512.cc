@@ -1,8 +1,8 @@
 // Fast products on AVX-512 with VNNI. A *form* says how 32 steps of a group's 16 outputs ("a part")
 // become eight vectors of unsigned bytes, byte 4c + j of vector s for output c, step 4s + j: what
 // vpdpbusd multiplies with four activations that are broadcast to all outputs. A form whose bytes
-// are w + kOffset starts its integer sums at -kOffset * the sum of the activations; sums of 32
-// steps are exact, and Tile() folds all forms alike.
+// are w + kOffset starts its integer sums at -kOffset * the sum of the activations (128 is at
+// hand); sums of 32 steps are exact, and Tile() folds all forms alike.
 //
 // Records are read where they are, whatever the number of rows: the weights of a part are unpacked
 // in registers once for a tile of up to six rows by two groups, whose sums fill the 32 registers.
@@ -63,10 +63,17 @@ struct FormQ8 : FormOfBlocks {
   __m512 Scale() const { return LoadHalves(p + record::kQ8Scales); }
 };
 
+// Sixteen times the weights, whose scales are sixteen times smaller: their offset is 128.
 struct FormQ4S : FormOfBlocks {
-  static constexpr int kOffset = 8;
-  __m512i Weights(int s) const { return Nibbles(p, s); }
-  __m512 Scale() const { return LoadHalves(p + record::kQ4Scales); }
+  static constexpr int kOffset = 128;
+  __m512i Weights(int s) const {
+    const __m512i packed = LoadBytes(p + 64 * (s % 4));
+    return _mm512_and_si512(s < 4 ? _mm512_slli_epi16(packed, 4) : packed,
+                            _mm512_set1_epi8(static_cast<char>(0xf0)));
+  }
+  __m512 Scale() const {
+    return _mm512_mul_ps(LoadHalves(p + record::kQ4Scales), _mm512_set1_ps(1.0f / 16));
+  }
 };
 
 struct FormQ4 : FormOfBlocks {
@@ -180,6 +187,7 @@ struct Activations {
   const float* scale;
   const float* scaled_sum;
   const int32_t* half_sums;
+  const int32_t* starts;
   size_t blocks;
 };
 
@@ -213,8 +221,8 @@ inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[
     for (int r = 0; r < R; ++r) {
       __m512i start = _mm512_setzero_si512();
       if constexpr (Form::kOffset != 0) {
-        start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
-                                  _mm512_set1_epi16(-Form::kOffset));
+        static_assert(Form::kOffset == 128);
+        start = Broadcast(x.starts + static_cast<size_t>(r) * x.blocks);
       }
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) dot[r][g] = start;
@@ -339,8 +347,10 @@ void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_strid
     }
     Form form[G];
     FormsOf(w, b, form);
-    AddPart<Form, R, G>(
-        form, {x.q + b * kActBlock, x.scale + b, x.scaled_sum + b, x.half_sums + b, x.blocks}, sum);
+    AddPart<Form, R, G>(form,
+                        {x.q + b * kActBlock, x.scale + b, x.scaled_sum + b, x.half_sums + b,
+                         x.starts + b, x.blocks},
+                        sum);
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -373,7 +383,7 @@ class RestList {
   size_t row(size_t i) const { return entries_[i].row; }
   size_t block(size_t i) const { return entries_[i].block; }
   Activations From(size_t i) const {
-    return {q_ + i * kActBlock, scale_ + i, scaled_sum_ + i, half_sums_ + i, 1};
+    return {q_ + i * kActBlock, scale_ + i, scaled_sum_ + i, half_sums_ + i, starts_ + i, 1};
   }
 
  private:
@@ -390,6 +400,7 @@ class RestList {
       scale_[i] = x.rest_scale[at];
       scaled_sum_[i] = x.rest_scaled_sum[at];
       half_sums_[i] = x.rest_half_sums[at];
+      starts_[i] = x.rest_starts[at];
     }
   }
 
@@ -409,7 +420,7 @@ class RestList {
 
   alignas(64) int8_t q_[kMost * kActBlock];
   float scale_[kMost], scaled_sum_[kMost];
-  int32_t half_sums_[kMost];
+  int32_t half_sums_[kMost], starts_[kMost];
   Entry entries_[kMost];
   size_t n_ = 0;
 };

@@ -16,6 +16,7 @@ struct Quantized {
   float* scale;
   float* scaled_sum;
   int32_t* half_sums;
+  int32_t* starts;
 };
 
 #if defined(KVASIR_TARGET_AVX512)
@@ -115,10 +116,12 @@ inline void QuantizeSome(const float* x, size_t n, const Quantized& out) {
   _mm512_mask_storeu_ps(out.scale, used, scale);
   _mm512_mask_storeu_ps(out.scaled_sum, used, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
   _mm512_mask_storeu_epi32(out.half_sums, used, half_sums);
+  _mm512_mask_storeu_epi32(out.starts, used, _mm512_madd_epi16(half_sums, _mm512_set1_epi16(-128)));
   for (uint32_t left = wild; left != 0; left &= left - 1) {
     const auto i = static_cast<size_t>(__builtin_ctz(left));
     memset(out.q + i * kActBlock, 0, kActBlock);
     out.half_sums[i] = 0;
+    out.starts[i] = 0;
   }
 }
 
@@ -236,6 +239,7 @@ inline void QuantizeSome(const float* x, size_t, const Quantized& out) {
   *out.scale = s.scale;
   *out.scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
   *out.half_sums = Pack(sums.first, sums.second);
+  *out.starts = -128 * (sums.first + sums.second);
 }
 
 #endif
@@ -259,7 +263,8 @@ void QuantizeRow(const float* x, const QuantizedRows& row) {
   for (size_t b = 0; b < row.blocks; b += kBlocksAtOnce) {
     const size_t n = row.blocks - b < kBlocksAtOnce ? row.blocks - b : kBlocksAtOnce;
     QuantizeSome(x + b * kActBlock, n,
-                 {row.q + b * kActBlock, row.scale + b, row.scaled_sum + b, row.half_sums + b});
+                 {row.q + b * kActBlock, row.scale + b, row.scaled_sum + b, row.half_sums + b,
+                  row.starts + b});
   }
   const float most =
       kRestFactor * SumOfSquares(row.scale, row.blocks) / static_cast<float>(row.blocks);
@@ -268,7 +273,7 @@ void QuantizeRow(const float* x, const QuantizedRows& row) {
   const auto quantize_rests = [&] {
     QuantizeSome(rests, n - done,
                  {row.rest_q + done * kActBlock, row.rest_scale + done, row.rest_scaled_sum + done,
-                  row.rest_half_sums + done});
+                  row.rest_half_sums + done, row.rest_starts + done});
     done = n;
   };
   for (size_t b = 0; b < row.blocks; ++b) {
