@@ -573,7 +573,7 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
                 reinterpret_cast<float*>(scratch.buffer_.data() + scratch.n_workers_ * arena_bytes),
                 SplitFloats(scratch.n_workers_, scratch.max_group_, scratch.head_dim_));
 
-  workers.Run(plan.tasks.size(), [&](size_t i, size_t worker) {
+  workers.RunInStretches(plan.tasks.size(), [&](size_t i, size_t worker) {
     const Task& task = plan.tasks[i];
     const Tile& tile = plan.tiles[task.tile];
     size_t bytes = 0;
