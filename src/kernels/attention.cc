@@ -162,8 +162,9 @@ class TilePass {
       } else {  // more segments than the scratch holds: the same scores once more
         Score(now, nullptr, scores);
       }
-      Weigh(now, scores);
       const uint8_t* next = !more ? nullptr : i + 1 < n ? segment.page->v : segment.page->k;
+      if (next != nullptr && rows_ < kExpandFrom) PrefetchStart(next);
+      Weigh(now, scores);
       Sum(now, next, scores, records);
     }
     for (size_t r = 0; r < rows_; ++r) {
@@ -305,6 +306,11 @@ class TilePass {
     const uint64_t bits =
         SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
     return bits & ~SlotsBelow(*segment.page, bits, tile_.lowest(row));
+  }
+
+  // Memory is not to rest while weights are made: as much as a core has in flight.
+  static void PrefetchStart(const uint8_t* plane) {
+    for (size_t b = 0; b < 1024; b += 64) __builtin_prefetch(plane + b);
   }
 
   void Weigh(const EntryRun& segment, float* scores) {
