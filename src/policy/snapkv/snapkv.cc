@@ -22,7 +22,7 @@ constexpr Option kOptions[] = {
     SinkOption("0"),
     kPinOption,
     kSkipOption,
-    kEveryOption,
+    kEveryOption, kSnapBlockOption, SlackOption(""),
     Option{.name = "alloc",
            .type = OptionType::kChoice,
            .value = "uniform",
@@ -70,7 +70,14 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   } else if (allocation == "ada") {
     parts.allocation = MakeAdaAllocation(values, &suffix);
   }
-  parts.schedule = std::make_unique<PromptEndSchedule>(params);
+  if (values.Has("block") && params.every > 0) {
+    Fail(Code::kUsage, "{}: block and every exclude each other", values.where());
+  }
+  if (values.Has("block")) {
+    parts.schedule = std::make_unique<GridSchedule>(params);
+  } else {
+    parts.schedule = std::make_unique<PromptEndSchedule>(params);
+  }
   parts.scorer = std::make_unique<SnapKvScorer>(
       context.facts.n_heads, window, kernel,
       pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
