@@ -17,6 +17,7 @@
 #include "cli/progress.h"
 #include "cli/setup.h"
 #include "cli/verbs.h"
+#include "eval/check.h"
 #include "eval/digest.h"
 #include "eval/plot.h"
 #include "eval/report.h"
@@ -29,7 +30,7 @@ namespace kvasir {
 
 namespace {
 
-constexpr int kStrictExit = 4;
+constexpr int kCheckExit = 3, kStrictExit = 4;
 
 #ifdef __clang__
 constexpr std::string_view kCompiler = "clang " __clang_version__;
@@ -276,6 +277,11 @@ class Evaluation {
 int EvalVerb(const Arguments& args) {
   Output output(args);
   const std::vector<TextSuite> suites = SuitesFrom(args);
+  std::vector<EvalCheck> checks;
+  if (args.Given("check")) {
+    const std::string path = args.values().Text("check");
+    checks = ParseChecks(ReadTextFile(path, "--check"), path, EvalCases(args));
+  }
   OpenedModel opened(args);
   const EvalReport report = Evaluation(args, opened, suites).Run(suites);
   if (output.json()) {
@@ -284,6 +290,9 @@ int EvalVerb(const Arguments& args) {
     output.Text(ReportTables(report));
   }
   if (args.Given("plot")) WriteFileWhole(args.values().Text("plot"), PlotSvg(report));
+  const std::vector<std::string> failed = FailedChecks(checks, report);
+  for (const std::string& line : failed) Note(line);
+  if (!failed.empty()) return kCheckExit;
   const bool inactive = std::any_of(report.results.begin(), report.results.end(),
                                     [](const EvalResult& result) { return result.inactive; });
   return inactive && args.values().On("strict") ? kStrictExit : 0;

@@ -569,6 +569,14 @@ constexpr CliOption kOptions[] = {
      {},
      "FILE"},
     {{.name = "plot", .help = "draw quality against KV bytes: an SVG"}, kEval, {}, {}, "FILE"},
+    {{.name = "check",
+      .help =
+          "assertions, one a line, as in \"ppl kd.kl <= 0.05\" or \"ppl kd.kv_peak_bytes <= 0.5 "
+          "* dense.kv_peak_bytes\"; code 3 if one fails with its whole interval"},
+     kEval,
+     {},
+     {},
+     "FILE"},
     {{.name = "strict",
       .type = kSwitch,
       .help = "end with code 4 if a case dropped and encoded nothing where it was scored"},

@@ -89,6 +89,7 @@ struct EvalResult {
   uint64_t n = 0;             // scored tokens, or samples
   uint32_t runs = 1;          // of each sample
   double generated = 0;       // tokens of an answer, mean
+  std::optional<double> tok_s;  // generated tokens per second of the time in which it answered
   std::optional<QualityFigures> quality, quality_all;  // of the scored tokens; of all
   std::vector<QualityBucket> buckets;
   std::optional<ScoreFigures> score;
@@ -104,7 +105,8 @@ struct EvalResult {
 };
 
 struct EvalSample {
-  std::string case_label, task;
+  std::string case_label, task, mode;
+  uint64_t length = 0;
   uint64_t index = 0;
   double score = 0;
   std::string output;

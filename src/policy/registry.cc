@@ -8,6 +8,7 @@
 #include "policy/keydiff/keydiff.h"
 #include "policy/knorm/knorm.h"
 #include "policy/policy.h"
+#include "policy/schedule.h"
 #include "policy/pyramidkv/pyramidkv.h"
 #include "policy/random/random.h"
 #include "policy/rkv/rkv.h"
@@ -68,7 +69,10 @@ std::unique_ptr<Policy> MakePolicy(std::string_view spec, const PolicyContext& c
          fmt::join(names, ", "));
   }
   OptionValues values(fmt::format("{} {}", kWhere, parts.name), method->traits->options);
-  for (const auto& [key, value] : parts.values) values.Set(key, value);
+  for (const auto& [key, value] : parts.values) {
+    const bool whole = key == kBlockOption.name && value == "whole";
+    values.Set(key, whole ? std::to_string(kWholePrompt) : value);
+  }
   return method->make(values, context);
 }
 
