@@ -19,10 +19,8 @@ double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-constexpr std::pair<TaskMode, std::string_view> kModes[] = {{TaskMode::kAgnostic, "agnostic"},
-                                                            {TaskMode::kAware, "aware"},
-                                                            {TaskMode::kTurns, "turns"},
-                                                            {TaskMode::kTrace, "trace"}};
+constexpr std::pair<TaskMode, std::string_view> kModes[] = {
+    {TaskMode::kAgnostic, "agnostic"}, {TaskMode::kAware, "aware"}, {TaskMode::kTrace, "trace"}};
 
 // A case while it runs.
 struct Runner {
@@ -123,7 +121,8 @@ class TaskRunner {
     return results;
   }
 
-  std::vector<Held> ReadContexts(Engine& engine, const std::shared_ptr<const Policy>& policy) const {
+  std::vector<Held> ReadContexts(Engine& engine,
+                                 const std::shared_ptr<const Policy>& policy) const {
     std::vector<Request> requests;
     for (const std::vector<TaskTokens>& tokens : tokens_) {
       Request request;
@@ -137,8 +136,8 @@ class TaskRunner {
     }
     std::vector<Held> held;
     for (Generation& g : Complete(engine, std::move(requests))) {
-      held.push_back({std::move(g.state), g.track.peak_bytes, g.track.peak_entries,
-                      g.track.first_drop});
+      held.push_back(
+          {std::move(g.state), g.track.peak_bytes, g.track.peak_entries, g.track.first_drop});
     }
     return held;
   }
@@ -268,34 +267,26 @@ class TaskRunner {
   void RunActive(Runner& runner, size_t begin, size_t end) {
     try {
       const Clock::time_point start = Clock::now();
-      std::vector<std::vector<Generation>> results(end - begin);
-      if (mode_ == TaskMode::kTurns) {
-        RunTurns(runner, begin, &results);
-      } else {
-        std::vector<Request> requests;
-        for (size_t i = 0; i < results.size(); ++i) {
-          for (size_t q = 0; q < tokens_[i].size(); ++q) {
-            for (uint32_t r = 0; r < setup_.runs; ++r) {
-              requests.push_back(Pattern(samples_[begin + i], q, r));
-              requests.back().tokens = Joined(tokens_[i][q]);
-              requests.back().policy = runner.policy;
-            }
-          }
-        }
-        std::vector<Generation> all = Complete(*runner.engine, std::move(requests));
-        size_t next = 0;
-        for (size_t i = 0; i < results.size(); ++i) {
-          for (size_t k = 0; k < tokens_[i].size() * setup_.runs; ++k) {
-            results[i].push_back(std::move(all[next++]));
+      std::vector<Request> requests;
+      for (size_t i = begin; i < end; ++i) {
+        for (size_t q = 0; q < tokens_[i - begin].size(); ++q) {
+          for (uint32_t r = 0; r < setup_.runs; ++r) {
+            requests.push_back(Pattern(samples_[i], q, r));
+            requests.back().tokens = Joined(tokens_[i - begin][q]);
+            requests.back().policy = runner.policy;
           }
         }
       }
+      const std::vector<Generation> results = Complete(*runner.engine, std::move(requests));
       runner.run->seconds += Since(start);
-      for (size_t i = 0; i < results.size(); ++i) {
-        for (const Generation& g : results[i]) {
-          runner.run->tokens += static_cast<double>(g.tokens.size());
-        }
-        AddAnswers(samples_[begin + i], results[i], &runner.run->answers[begin + i]);
+      for (const Generation& g : results) {
+        runner.run->tokens += static_cast<double>(g.tokens.size());
+      }
+      size_t next = 0;
+      for (size_t i = begin; i < end; ++i) {
+        const size_t n = tokens_[i - begin].size() * setup_.runs;
+        AddAnswers(samples_[i], std::span(results).subspan(next, n), &runner.run->answers[i]);
+        next += n;
       }
     } catch (const Error& error) {
       Rethrow(runner, error);
@@ -306,42 +297,6 @@ class TaskRunner {
     std::vector<int32_t> joined = tokens.context;
     joined.insert(joined.end(), tokens.question.begin(), tokens.question.end());
     return joined;
-  }
-
-  // One question of every sample after the other; the state goes on.
-  void RunTurns(Runner& runner, size_t begin, std::vector<std::vector<Generation>>* results) {
-    size_t turns = 0;
-    for (const auto& tokens : tokens_) turns = std::max(turns, tokens.size());
-    for (size_t q = 0; q < turns; ++q) {
-      std::vector<Request> requests;
-      std::vector<size_t> of;
-      for (size_t i = 0; i < tokens_.size(); ++i) {
-        if (q >= tokens_[i].size()) continue;
-        Request request = Pattern(samples_[begin + i], q, 0);
-        request.keep_state = true;
-        if (q == 0) {
-          request.tokens = Joined(tokens_[i][0]);
-          request.policy = runner.policy;
-        } else {
-          std::unique_ptr<SequenceState> state = std::move((*results)[i].back().state);
-          // The last generated token has not been read yet.
-          const std::vector<int32_t>& said = (*results)[i].back().tokens;
-          if (!said.empty() && state->tokens.back() != said.back()) {
-            request.tokens.push_back(said.back());
-          }
-          request.tokens.insert(request.tokens.end(), tokens_[i][q].question.begin(),
-                                tokens_[i][q].question.end());
-          request.resume = std::move(state);
-        }
-        requests.push_back(std::move(request));
-        of.push_back(i);
-      }
-      std::vector<Generation> answers = Complete(*runner.engine, std::move(requests));
-      for (size_t k = 0; k < of.size(); ++k) (*results)[of[k]].push_back(std::move(answers[k]));
-    }
-    for (auto& of_sample : *results) {
-      for (Generation& g : of_sample) g.state.reset();
-    }
   }
 
   void AddAnswers(const Sample& sample, std::span<const Generation> results,
@@ -399,7 +354,7 @@ TaskMode ParseTaskMode(std::string_view text) {
   for (const auto& [value, name] : kModes) {
     if (name == text && value != TaskMode::kTrace) return value;
   }
-  Fail(Code::kUsage, "--mode: unknown mode {}; known are agnostic, aware, turns", Quoted(text));
+  Fail(Code::kUsage, "--mode: unknown mode {}; known are agnostic and aware", Quoted(text));
 }
 
 std::vector<TaskRun> RunTask(const TaskSetup& setup, std::span<const EvalCase* const> cases,
@@ -449,7 +404,8 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   }
 
   MemoryFigures& memory = result.memory;
-  double end = 0, logical = 0, live = 0, pass_bytes = 0, pass_logical = 0, pass_live = 0, passes = 0;
+  double end = 0, logical = 0, live = 0, pass_bytes = 0, pass_logical = 0, pass_live = 0,
+         passes = 0;
   for (const TaskAnswer& answer : answers) {
     memory.kv_peak_bytes = std::max(memory.kv_peak_bytes, answer.peak_bytes);
     memory.peak_entries = std::max(memory.peak_entries, answer.peak_entries);
@@ -472,8 +428,7 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   memory.ratio_mean = pass_live > 0 ? pass_logical / pass_live : memory.ratio_end;
   memory.kv_live_bytes = static_cast<uint64_t>(live * static_cast<double>(shape.EntryBytes()));
   memory.read_bytes_per_step = memory.kv_live_bytes;
-  memory.bytes_per_token =
-      logical > 0 ? end * static_cast<double>(shape.lanes()) / logical : 0;
+  memory.bytes_per_token = logical > 0 ? end * static_cast<double>(shape.lanes()) / logical : 0;
   result.inactive = !c.reference && !result.first_drop && !c.Encodes(dense);
   result.nominal_ratio = NominalRatio(c.policy, row.length);
 

@@ -1,16 +1,18 @@
 // Samples of generated tasks answered under several cases.
 //
 // Modes
-//   agnostic  The context alone is read under the case's policy, then every question goes on from that
-//             state by itself. The policy acts on the context; what a question and its answer append
-//             stays.
-//   aware     Context and question are one prompt, for each question anew; the policy goes on while the
+//   agnostic  The context alone is read under the case's policy, then every question goes on from
+//   that
+//             state by itself. The policy acts on the context; what a question and its answer
+//             append stays.
+//   aware     Context and question are one prompt, for each question anew; the policy goes on while
+//   the
 //             answer is written.
-//   turns     The questions are turns of one conversation; the policy acts throughout.
 //   trace     A problem without a context; the policy acts while the answer is written.
 //
-// Policies that act at a prompt's end alone share one dense pass over each context (Panel, Compress) in
-// `agnostic`; the others read it for themselves. Samples run `jobs` at a time, which changes no answer.
+// Policies that act at a prompt's end alone share one dense pass over each context (Panel,
+// Compress) in `agnostic`; the others read it for themselves. Samples run `jobs` at a time, which
+// changes no answer.
 //
 // Bytes of a case are those its lanes would have alone: peaks are what it held before it dropped.
 // Times    The answers of a case are made by themselves: `seconds` are its own.
@@ -34,7 +36,7 @@
 
 namespace kvasir {
 
-enum class TaskMode : uint8_t { kAgnostic, kAware, kTurns, kTrace };
+enum class TaskMode : uint8_t { kAgnostic, kAware, kTrace };
 std::string_view Name(TaskMode mode);
 // Errors: kUsage.
 TaskMode ParseTaskMode(std::string_view text);
@@ -60,12 +62,12 @@ struct TaskSetup {
 // One case on one sample, means over its questions and runs.
 struct TaskAnswer {
   double score = 0;
-  std::string output;     // of the first question
-  double generated = 0;   // tokens
-  double seconds = 0;     // of one answer
-  bool capped = false;    // some answer came to no final line before the limit
-  uint64_t logical = 0;   // entries that a dense cache would hold at the end
-  uint64_t entries = 0;   // that there are
+  std::string output;    // of the first question
+  double generated = 0;  // tokens
+  double seconds = 0;    // of one answer
+  bool capped = false;   // some answer came to no final line before the limit
+  uint64_t logical = 0;  // entries that a dense cache would hold at the end
+  uint64_t entries = 0;  // that there are
   uint64_t peak_bytes = 0, end_bytes = 0;
   uint32_t peak_entries = 0;
   double byte_seconds = 0;
@@ -79,7 +81,7 @@ struct TaskRun {
   std::vector<TaskAnswer> answers;  // by sample
   double seconds = 0;               // in which this case answered, questions read included
   double tokens = 0;                // that it generated then
-  double context_seconds = 0;       // in which its contexts were read, or its share of a common pass
+  double context_seconds = 0;  // in which its contexts were read, or its share of a common pass
 };
 
 // In the order of `cases`. Errors: kBudget when samples do not fit, with the case's label.

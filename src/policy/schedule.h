@@ -64,14 +64,15 @@ inline constexpr Option kKeepOption = {
     .min = 0.001,
     .max = 1,
     .help = "Fraction of the tokens seen that is kept, instead of a budget."};
-inline constexpr Option kBlockOption = {
-    .name = "block",
-    .type = OptionType::kCount,
-    .min = 1,
-    .max = kWholePrompt,
-    .value = "128",
-    .help = "Prompt tokens between two selections, at absolute multiples, or whole: one at its end; part of "
-            "the cache key."};
+inline constexpr Option kBlockOption = {.name = "block",
+                                        .type = OptionType::kCount,
+                                        .min = 1,
+                                        .max = kWholePrompt,
+                                        .value = "128",
+                                        .help =
+                                            "Prompt tokens between two selections, at absolute "
+                                            "multiples, or whole: one at its end; part of "
+                                            "the cache key."};
 constexpr Option SinkOption(std::string_view value) {
   return {.name = "sink",
           .type = OptionType::kCount,
