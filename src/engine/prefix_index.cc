@@ -26,9 +26,15 @@ uint32_t CommonTokens(std::span<const int32_t> a, std::span<const int32_t> b) {
       a.begin());
 }
 
-uint32_t UsableCut(std::span<const int32_t> tokens, const PrefixQuery& query, uint32_t grain) {
+namespace {
+uint32_t CommonBeforeLast(std::span<const int32_t> tokens, const PrefixQuery& query) {
   if (query.tokens.empty()) return 0;
-  const uint32_t common = CommonTokens(tokens, query.tokens.first(query.tokens.size() - 1));
+  return CommonTokens(tokens, query.tokens.first(query.tokens.size() - 1));
+}
+}  // namespace
+
+uint32_t UsableCut(std::span<const int32_t> tokens, const PrefixQuery& query, uint32_t grain) {
+  const uint32_t common = std::min(CommonBeforeLast(tokens, query), query.most_cut);
   return common - common % grain;
 }
 
@@ -40,7 +46,7 @@ PrefixIndex::Hit PrefixIndex::Find(const PrefixQuery& query) {
     if (!Dropped(snapshot)) {
       length = UsableCut(snapshot.state.tokens, query, grain_);
     } else if (std::ranges::equal(snapshot.pinned, query.pinned) &&
-               UsableCut(snapshot.state.tokens, query, 1) == snapshot.state.tokens.size()) {
+               CommonBeforeLast(snapshot.state.tokens, query) == snapshot.state.tokens.size()) {
       length = static_cast<uint32_t>(snapshot.state.tokens.size());
     }
     const bool better = length > best.length || (length > 0 && length == best.length &&

@@ -35,6 +35,7 @@ struct PrefixQuery {
   std::span<const int32_t> tokens;
   std::string_view salt;
   std::span<const PositionSpan> pinned;
+  uint32_t most_cut = UINT32_MAX;  // most tokens of lanes that come without a policy's state
 };
 
 // Leading tokens that two sequences have in common.

@@ -13,9 +13,18 @@ constexpr uint32_t kWorthWaiting = 16;
 
 }  // namespace
 
+PrefixQuery Engine::Sequence::query(const Policy* policy) const {
+  PrefixQuery query = {known, request.salt, request.pinned};
+  if (policy) {  // its state begins behind a cut, and must see as much as it judges by
+    const std::optional<uint32_t> rows = policy->rows_to_see();
+    query.most_cut = rows ? prompt_end - std::min(prompt_end, *rows) : 0;
+  }
+  return query;
+}
+
 Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return {};
-  const PrefixQuery query = s.query();
+  const PrefixQuery query = s.query(policy_.get());
   Prefix best;
   const PrefixIndex::Hit hit = prefixes_->Find(query);
   if (hit.snapshot) {
@@ -40,7 +49,7 @@ bool Engine::WaitsForPrefix(Sequence& s) {
   for (const auto& other : running_) {
     if (!other->publishes || !other->in_prompt() || other->request.salt != s.request.salt) continue;
     const std::span<const int32_t> prompt(other->known.data(), other->prompt_end);
-    const uint32_t common = UsableCut(prompt, s.query(), block());
+    const uint32_t common = UsableCut(prompt, s.query(policy_.get()), block());
     uint32_t point = common;
     // One that drops can be shared where it publishes: at its last block, and at intervals.
     const uint64_t cap = GrowthFor(*other, other->prompt_end).cap;

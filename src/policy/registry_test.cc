@@ -173,6 +173,24 @@ TEST(Registry, DerivesTheLargestBudgetThatFitsTheMemory) {
   EXPECT_THAT(UsageError("keydiff", 4096), HasSubstr("4.0 KiB"));
 }
 
+TEST(Registry, ADerivedBudgetLeavesRoomForWhatIsRecorded) {
+  const uint64_t memory = uint64_t{64} << 20;
+  const Pool pool(memory);
+  for (const char* name : {"h2o", "tova"}) {
+    const auto demand = [&](const Policy& policy) {
+      const Growth growth = policy.MaxGrowth(UINT32_MAX, UINT32_MAX, 0);
+      Demand sum = MaxDemand(kShape, growth);
+      EXPECT_GT(policy.EvidenceBytes(growth), 0u) << name;
+      sum.AddSide(policy.EvidenceBytes(growth));
+      return sum;
+    };
+    const auto derived = Make(name, memory);
+    EXPECT_TRUE(pool.FitsEmpty(demand(*derived))) << name;
+    const auto more = Make(fmt::format("{}:budget={}", name, Params(*derived).budget + 1));
+    EXPECT_FALSE(pool.FitsEmpty(demand(*more))) << name;
+  }
+}
+
 TEST(MaxGrowth, IsBudgetAndABlockOrTheTokensOneSelectionServes) {
   Growth growth = Make("keydiff:budget=2048")->MaxGrowth(100000, 100000, 0);
   EXPECT_EQ(growth.tokens, 100000u);

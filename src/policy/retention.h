@@ -6,8 +6,7 @@
 // A method is a scorer with a table of options; most need nothing else.
 //
 // Cost     A pass that drops nothing costs a count of the lanes' entries. A selection costs one
-// call
-//          of the scorer per lane and one nth_element per list, in parallel over lanes (over
+//          call of the scorer per lane and one nth_element per list, in parallel over lanes (over
 //          layers, where lanes of a layer are judged together); scratch is that of the lanes at
 //          hand per worker, freed when the plan is made.
 // Threads  Engine thread; scoring uses the workers. Plans are the same for any number of them.
@@ -102,6 +101,8 @@ class RetentionPolicy final : public Policy {
   RetentionParts parts_;
 };
 
+// What a scorer records, for ReadBudget. The scorer must outlive it.
+EvidenceBytesOf EvidenceOf(const Scorer& scorer, const PolicyContext& context);
 // The usual way to put one together: common keys and a budget read from `values`.
 std::unique_ptr<Policy> MakeGridPolicy(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::unique_ptr<Scorer> scorer,

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -56,7 +57,7 @@ inline constexpr Option kBudgetOption = {
     .max = 1 << 24,
     .help =
         "Entries kept per lane, or bytes per sequence (1GiB); follows from an explicit "
-        "--kv-memory if absent. Peak is budget + block."};
+        "--kv-memory if absent."};
 inline constexpr Option kKeepOption = {
     .name = "keep",
     .type = OptionType::kReal,
@@ -110,10 +111,11 @@ constexpr Option SlackOption(std::string_view value) {
 // Reads the common keys that the method's table has, except budget and keep.
 GridParams ReadCommonKeys(const OptionValues& values, const PolicyContext& context);
 // Sets budget or keep from the values, or the budget from the context's memory: the largest N whose
-// lanes, for an endless sequence, fit an empty pool of that size beside what is recorded. Errors:
-// kUsage.
+// lanes, for an endless sequence, fit an empty pool of that size beside what is recorded of it.
+// Errors: kUsage.
+using EvidenceBytesOf = std::function<uint64_t(const Growth&)>;
 void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
-                uint64_t evidence_bytes = 0);
+                const EvidenceBytesOf& evidence_bytes = {});
 // Errors: kUsage when sink + recent or slack leave nothing of a fixed budget.
 void CheckBudget(const OptionValues& values, const GridParams& params);
 // "budget=2048,block=128,sink=0,pin=system,skip=0,slack=32", as MakePolicy reads it.

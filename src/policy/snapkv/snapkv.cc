@@ -57,12 +57,15 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   }
   GridParams params = ReadCommonKeys(values, context);
   params.recent = window;
-  ReadBudget(values, context, &params);
-  CheckBudget(values, params);
   const std::string pool = values.Text("pool");
+  RetentionParts parts;
+  parts.scorer = std::make_unique<SnapKvScorer>(
+      context.facts.n_heads, window, kernel,
+      pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
+  ReadBudget(values, context, &params, EvidenceOf(*parts.scorer, context));
+  CheckBudget(values, params);
   std::string suffix = fmt::format(",window={},kernel={},pool={}", window, kernel, pool);
   if (traits.name == kSnapKvTraits.name) suffix += fmt::format(",alloc={}", allocation);
-  RetentionParts parts;
   if (allocation == "pyramid") {
     const double beta = values.Real("beta");
     suffix += fmt::format(",beta={}", beta);
@@ -78,9 +81,6 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   } else {
     parts.schedule = std::make_unique<PromptEndSchedule>(params);
   }
-  parts.scorer = std::make_unique<SnapKvScorer>(
-      context.facts.n_heads, window, kernel,
-      pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
   parts.suffix = std::move(suffix);
   return std::make_unique<RetentionPolicy>(traits, context, std::move(parts));
 }
