@@ -65,7 +65,7 @@ TEST(Registry, NoneIsNoPolicy) {
 TEST(Registry, SpecsNameTheirPolicyWithAllParameters) {
   EXPECT_EQ(Make("keydiff:budget=2048")->Spec(),
             "keydiff:budget=2048,block=128,sink=0,pin=system,skip=0,slack=32,recent=0,anchor=unit,"
-            "invert=off");
+            "invert=off,bias=on");
   EXPECT_EQ(Make("streaming:sink=2,recent=9")->Spec(),
             "streaming:budget=10,block=128,sink=2,pin=system,skip=0,slack=0");
   EXPECT_EQ(Make("random:keep=0.25,seed=7,slack=3,pin=none")->Spec(),
