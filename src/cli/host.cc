@@ -68,6 +68,15 @@ std::string HugePages() {
   return line.substr(open + 1, close - open - 1);
 }
 
+std::string ProcessorName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
 bool IsTerminal(int fd) { return isatty(fd) == 1; }
 
 }  // namespace kvasir

@@ -14,6 +14,8 @@ uint64_t PeakResidentBytes();
 // The kernel's setting for transparent huge pages: "always", "madvise", "never", or "unknown".
 std::string HugePages();
 
+std::string ProcessorName();  // "unknown" where the system does not tell
+
 bool IsTerminal(int fd);
 
 }  // namespace kvasir

@@ -35,30 +35,44 @@ void PrintError(std::string message) {
   Note(message);
 }
 
-void Dispatch(const Arguments& args) {
+// Returns the exit code.
+int Dispatch(const Arguments& args) {
   switch (args.verb().bit) {
     case kRun:
-      return RunVerb(args);
+      RunVerb(args);
+      return 0;
     case kBatch:
-      return BatchVerb(args);
+      BatchVerb(args);
+      return 0;
     case kServe:
-      return ServeVerb(args);
+      ServeVerb(args);
+      return 0;
     case kEvalPpl:
-      return EvalPplVerb(args);
+      EvalPplVerb(args);
+      return 0;
     case kTokenize:
-      return TokenizeVerb(args);
+      TokenizeVerb(args);
+      return 0;
     case kTemplate:
-      return TemplateVerb(args);
+      TemplateVerb(args);
+      return 0;
     case kInspect:
-      return InspectVerb(args);
+      InspectVerb(args);
+      return 0;
     case kQuantize:
-      return QuantizeVerb(args);
+      QuantizeVerb(args);
+      return 0;
     case kDoctor:
-      return DoctorVerb(args);
+      DoctorVerb(args);
+      return 0;
     case kBench:
-      return BenchVerb(args);
+      BenchVerb(args);
+      return 0;
     case kBenchServe:
-      return BenchServeVerb(args);
+      BenchServeVerb(args);
+      return 0;
+    case kEval:
+      return EvalVerb(args);
   }
   CHECK_MSG(false, "verb {} has no function", args.verb().name);
 }
@@ -79,8 +93,7 @@ int RunCommand(std::span<const std::string_view> args) {
   const Arguments parsed = ParseArguments(verb, args.subspan(n_words));
   if (parsed.help()) return Print(VerbHelp(verb), stdout, 0);
   if (parsed.values().On("verbose")) SetLogLevel(LogLevel::kInfo);
-  Dispatch(parsed);
-  return 0;
+  return Dispatch(parsed);
 }
 
 }  // namespace

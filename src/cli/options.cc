@@ -131,10 +131,6 @@ const CliVerb& FindVerb(std::span<const std::string_view> args, size_t* n_words)
     }
     names.push_back(verb.name.substr(0, space));
   }
-  if (args[0] == "eval") {
-    Fail(Code::kUsage, "eval: {}: known is ppl",
-         args.size() > 1 ? Quoted(args[1]) : "no measure named");
-  }
   if (args[0].starts_with("-")) {
     Fail(Code::kUsage, "{}: a verb comes first: one of {}", Quoted(args[0]),
          fmt::join(names, ", "));

@@ -4,7 +4,7 @@ namespace kvasir {
 
 namespace {
 
-constexpr uint32_t kModelVerbs = kRun | kBatch | kServe | kEvalPpl | kBench;  // run a model
+constexpr uint32_t kModelVerbs = kRun | kBatch | kServe | kEvalPpl | kEval | kBench;  // run a model
 constexpr uint32_t kAllVerbs = kModelVerbs | kTokenize | kTemplate | kInspect | kDoctor;
 constexpr uint32_t kGenerate = kRun | kBatch | kServe;
 // Verbs that end with a result.
@@ -20,6 +20,11 @@ constexpr CliVerb kVerbs[] = {
      "model"},
     {kEvalPpl, "eval ppl", "-m MODEL (-f FILE | --tokens FILE) [flags]",
      "perplexity of a text: one sequence, every token's loss", "model"},
+    {kEval,
+     "eval",
+     "-m MODEL --suite SPEC [--case LABEL='FLAGS'] [flags]",
+     "quality of ways to keep the cache beside memory, against the dense cache",
+     {}},
     {kTokenize, "tokenize", "-m MODEL (-p TEXT | -f FILE | --ids FILE) [flags]",
      "text to token ids, and back", "model"},
     {kTemplate, "template", "-m MODEL --messages FILE [flags]",
@@ -222,7 +227,7 @@ constexpr CliOption kOptions[] = {
       .type = kCount,
       .max = kMaxU64,
       .help = "seed of the sampling; without it a random one, which is printed"},
-     kModelVerbs & ~uint32_t{kBench},
+     kModelVerbs & ~uint32_t{kBench | kEval},
      "s",
      {},
      "N"},
@@ -395,9 +400,10 @@ constexpr CliOption kOptions[] = {
       .type = kChoice,
       .value = "fast",
       .choices = "f32|fast",
-      .help = "f32: exact arithmetic, and f32 lanes unless a codec is given; fast: activations of "
-              "matrix products in 8 bits, operands of attention in bf16 where the processor multiplies "
-              "those"},
+      .help =
+          "f32: exact arithmetic, and f32 lanes unless a codec is given; fast: activations of "
+          "matrix products in 8 bits, operands of attention in bf16 where the processor multiplies "
+          "those"},
      kModelVerbs | kDoctor,
      {},
      {},
@@ -510,6 +516,57 @@ constexpr CliOption kOptions[] = {
       .value = "1",
       .help = "seed of the tokens that are read, and of random weights"},
      kBench,
+     "s",
+     {},
+     "N"},
+
+    {{.name = "suite",
+      .help = "what is measured, as in ppl:file=TEXT,mode=stream,tokens=8192,block=32; modes "
+              "stream, windows (window=512) and forced (p=PROMPT); may be given several times"},
+     kEval,
+     {},
+     {},
+     "SPEC",
+     true},
+    {{.name = "case",
+      .help = "a way to keep the cache: a name and its --kv-memory, --kv-policy and --kv-codec, as "
+              "in kd='--kv-policy keydiff:budget=1024'; may be given several times. Plain ones are "
+              "a case too, and `dense` always is"},
+     kEval,
+     {},
+     {},
+     "LABEL='FLAGS'",
+     true},
+    {{.name = "sweep",
+      .help = "every case with {NAME} in its flags once for each value, as in budget=512,1024"},
+     kEval,
+     {},
+     {},
+     "NAME=LIST"},
+    {{.name = "reference",
+      .type = kChoice,
+      .choices = "f16|f32",
+      .help = "lanes of the dense case; without it as --compute has them"},
+     kEval,
+     {},
+     {},
+     "f16|f32"},
+    {{.name = "resume",
+      .help = "keep results in this JSON file as they come, and measure only what it lacks"},
+     kEval,
+     {},
+     {},
+     "FILE"},
+    {{.name = "plot", .help = "draw quality against KV bytes: an SVG"}, kEval, {}, {}, "FILE"},
+    {{.name = "strict",
+      .type = kSwitch,
+      .help = "end with code 4 if a case dropped and encoded nothing where it was scored"},
+     kEval,
+     {},
+     {},
+     {}},
+    {{.name = "seed", .type = kCount, .max = kMaxU64, .value = "1", .help = "seed of samples"},
+     kEval,
      "s",
      {},
      "N"},

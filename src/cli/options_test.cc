@@ -179,6 +179,9 @@ TEST(Verbs, AreFoundByOneOrTwoWords) {
   const std::string_view eval[] = {"eval", "ppl", "-m"};
   EXPECT_EQ(FindVerb(eval, &n).bit, kEvalPpl);
   EXPECT_EQ(n, 2u);
+  const std::string_view suites[] = {"eval", "-m"};
+  EXPECT_EQ(FindVerb(suites, &n).bit, kEval);
+  EXPECT_EQ(n, 1u);
   const std::string_view run[] = {"run"};
   EXPECT_EQ(FindVerb(run, &n).bit, kRun);
   EXPECT_EQ(n, 1u);

@@ -181,6 +181,23 @@ uint32_t PrefixInterval(const OptionValues& values) {
 
 }  // namespace
 
+LaneShape ShapeOf(const ModelConfig& config, CodecPair codecs) {
+  return {.n_layers = config.n_layers,
+          .n_kv_heads = config.n_kv_heads,
+          .head_dim = config.head_dim,
+          .k_codec = codecs.k,
+          .v_codec = codecs.v};
+}
+
+std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opened,
+                                 const Kernels& kernels, Workers& workers, uint32_t max_rows) {
+  const bool exact = args.values().Text("compute") == "f32";
+  ProgressBar bar("loading model");
+  return Model::Load(opened.file(), kernels, workers,
+                     {.compute = exact ? Compute::kExact : Compute::kFast, .max_rows = max_rows},
+                     [&](double fraction) { bar.Update(fraction); });
+}
+
 Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
     : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
   const OptionValues& values = args.values();
@@ -204,23 +221,13 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
 
   // A policy that contradicts itself is refused before weights are read.
   const ModelConfig& config = opened.file().config();
-  const LaneShape shape = {.n_layers = config.n_layers,
-                           .n_kv_heads = config.n_kv_heads,
-                           .head_dim = config.head_dim,
-                           .k_codec = codecs_.k,
-                           .v_codec = codecs_.v};
-  MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0, shape});
+  MakePolicy(options.policy, {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
+                              .shape = ShapeOf(config, codecs_),
+                              .facts = FactsOf(config)});
 
-  ModelOptions model_options;
-  model_options.compute = exact ? Compute::kExact : Compute::kFast;
   // Scratch for a pass grows with its rows: one prompt needs no more than a chunk.
-  model_options.max_rows =
-      batch ? options.step_tokens : std::min(options.chunk, options.step_tokens);
-  {
-    ProgressBar bar("loading model");
-    model_ = Model::Load(opened.file(), kernels_, workers_, model_options,
-                         [&](double fraction) { bar.Update(fraction); });
-  }
+  model_ = LoadModel(args, opened, kernels_, workers_,
+                     batch ? options.step_tokens : std::min(options.chunk, options.step_tokens));
   if (!kv_memory_given) {
     options.kv_memory = DefaultKvMemory();
     AddNotice(fmt::format("KV budget {}, a quarter of the free memory; --kv-memory sets another",

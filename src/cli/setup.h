@@ -56,6 +56,12 @@ class OpenedModel {
   std::unique_ptr<ChatTemplate> chat_template_;
 };
 
+// Main lanes of a model, as a policy's budget may follow from them.
+LaneShape ShapeOf(const ModelConfig& config, CodecPair codecs);
+// With the arithmetic that --compute names, and a progress bar.
+std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opened,
+                                 const Kernels& kernels, Workers& workers, uint32_t max_rows);
+
 // An engine and everything it stands on.
 class Session {
  public:

@@ -9,6 +9,7 @@ void RunVerb(const Arguments& args);
 void BatchVerb(const Arguments& args);
 void ServeVerb(const Arguments& args);
 void EvalPplVerb(const Arguments& args);
+int EvalVerb(const Arguments& args);  // the exit code
 void TokenizeVerb(const Arguments& args);
 void TemplateVerb(const Arguments& args);
 void InspectVerb(const Arguments& args);

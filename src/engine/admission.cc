@@ -16,6 +16,7 @@ constexpr uint64_t kShortFork = 128;
 // What `want` asks for beyond `have`.
 Demand Beyond(const Demand& want, const Demand& have) {
   Demand more;
+  more.AddSide(want.side_bytes() - std::min(want.side_bytes(), have.side_bytes()));
   more.AddPositions(want.positions() - std::min(want.positions(), have.positions()));
   for (const auto& [bytes, n] : want.planes()) {
     const auto granted = have.planes().find(bytes);
@@ -29,18 +30,52 @@ Demand Beyond(const Demand& want, const Demand& have) {
 
 }  // namespace
 
-Growth Engine::GrowthFor(uint64_t tokens, uint64_t pinned) const {
-  return policy_ ? policy_->MaxGrowth(tokens, pinned) : Growth{.tokens = tokens};
+const Policy* Engine::PolicyOf(const Sequence& s) const {
+  const SequenceState* from = s.state ? s.state.get() : s.request.fork_of;
+  // A state goes on under the policy it began with, or without one if that was let go.
+  if (from && !s.request.policy) {
+    if (!from->policy) return nullptr;
+    if (from->policy_of_own) return from->policy_of_own.get();
+  }
+  return s.request.policy ? s.request.policy.get() : policy_.get();
+}
+
+Growth Engine::GrowthFor(const Sequence& s, uint64_t tokens) const {
+  const Policy* const policy = PolicyOf(s);
+  if (policy == nullptr) return {.tokens = tokens};
+  uint64_t pinned = 0;
+  for (const PositionSpan& span : s.request.pinned) pinned += span.second - span.first;
+  Growth growth = policy->MaxGrowth(s.prompt_end, tokens, pinned);
+  // Behind a prompt that was dropped from, no more rows can lie between two commits than follow.
+  const bool behind = s.state && s.state->lanes->dropped() > 0 && s.position() >= s.prompt_end;
+  if (behind && s.prefix == 0 && !s.resumed) {
+    growth.rows = std::min(growth.rows, std::max<uint64_t>(tokens - s.prompt_end, 1));
+  }
+  return growth;
 }
 
 Demand Engine::DemandFor(const Sequence& sequence, uint64_t tokens) const {
-  uint64_t pinned = 0;
-  for (const PositionSpan& span : sequence.request.pinned) pinned += span.second - span.first;
-  const Growth growth = GrowthFor(tokens, pinned);
-  if (sequence.prefix == 0 || sequence.resumed) return MaxDemand(shape_, growth);
-  const uint64_t rows = tokens - sequence.prefix;
-  const bool is_short = sequence.request.fork_of && rows <= kShortFork;
-  return ForkDemand(shape_, sequence.prefix, rows, is_short ? Growth{.tokens = tokens} : growth);
+  const Growth growth = GrowthFor(sequence, tokens);
+  Demand demand;
+  if (sequence.prefix == 0 || sequence.resumed) {
+    demand = MaxDemand(shape_, growth);
+  } else {
+    const uint64_t rows = tokens - sequence.prefix;
+    const bool is_short = sequence.request.fork_of && rows <= kShortFork;
+    demand =
+        ForkDemand(shape_, sequence.prefix, rows, is_short ? Growth{.tokens = tokens} : growth);
+  }
+  if (const Policy* const policy = PolicyOf(sequence)) {
+    demand.AddSide(policy->EvidenceBytes(growth));
+  }
+  return demand;
+}
+
+// What a prompt that was dropped from needed and what comes after it does not is free for others.
+void Engine::GiveBack(Sequence& s) {
+  if (s.position() != s.prompt_end || s.prefix > 0 || s.resumed) return;
+  s.state->granted = DemandFor(s, std::max(s.granted_end, s.end()));
+  store_.Shrink(s.state->lanes, s.state->granted);
 }
 
 void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const {
@@ -85,7 +120,7 @@ void Engine::SetLimits(Sequence& sequence) const {
 
 bool Engine::Resume(Sequence& s) {
   const Demand more = Beyond(DemandFor(s, s.last_position()), s.state->granted);
-  if (more.planes().empty()) return true;
+  if (more.empty()) return true;
   if (!WithRoom(more, nullptr, [&] { return store_.Extend(s.state->lanes, more); })) return false;
   s.state->granted.Add(more);
   return true;
@@ -113,8 +148,10 @@ bool Engine::Begin(Sequence& s, const Prefix& prefix) {
   state->tokens.assign(s.known.begin(), s.known.begin() + prefix.length);
   if (prefix.policy) {
     state->policy = prefix.policy->Fork();
-  } else if (policy_) {
-    state->policy = policy_->Begin({shape_, r.pinned});
+    if (r.fork_of) state->policy_of_own = r.fork_of->policy_of_own;
+  } else if (const Policy* const policy = PolicyOf(s)) {
+    state->policy = policy->Begin({shape_, r.pinned});
+    state->policy_of_own = r.policy;
   }
   s.state = std::move(state);
   if (prefix.snapshot) prefixes_->Touch(*prefix.snapshot);
@@ -129,7 +166,7 @@ bool Engine::Admit(Sequence& s) {
   } else if (r.fork_of) {
     if (!Begin(s, {.lanes = &r.fork_of->lanes,
                    .length = static_cast<uint32_t>(r.fork_of->tokens.size()),
-                   .policy = r.fork_of->policy.get()})) {
+                   .policy = r.policy ? nullptr : r.fork_of->policy.get()})) {
       return false;
     }
   } else {
@@ -137,7 +174,8 @@ bool Engine::Admit(Sequence& s) {
     const Prefix prefix = FindPrefix(s);
     if (!(prefix.lanes && Begin(s, prefix)) && !Begin(s, {})) return false;
   }
-  if (policy_ && policy_->pins() && !r.pinned.empty()) {
+  const Policy* const policy = PolicyOf(s);
+  if (policy && policy->pins() && !r.pinned.empty()) {
     Plan plan;
     for (const PositionSpan& span : r.pinned) plan.protects.push_back({span.first, span.second});
     store_.Commit(s.state->lanes, plan);
@@ -216,7 +254,7 @@ bool Engine::MakeRoom(Sequence& s) {
   if (s.end() <= s.granted_end) return true;
   const uint32_t granted_end = std::min(s.last_position(), s.end() + kPageEntries - 1);
   const Demand more = Beyond(DemandFor(s, granted_end), s.state->granted);
-  while (!more.planes().empty() &&
+  while (!more.empty() &&
          !WithRoom(more, nullptr, [&] { return store_.Extend(s.state->lanes, more); })) {
     // The youngest gives way, so that the oldest always comes to its end.
     Sequence* youngest = nullptr;

@@ -5,7 +5,9 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "engine/scoring.h"
 #include "engine/sequence.h"
+#include "model/rope.h"
 
 namespace kvasir {
 
@@ -44,6 +46,19 @@ std::string PolicyOfWindow(const ModelConfig& config) {
 }
 }  // namespace
 
+ModelFacts FactsOf(const ModelConfig& config, const Model* model) {
+  ModelFacts facts = {
+      .n_heads = config.n_heads,
+      .inverse_frequencies = Rope(config.head_dim, config.rope).inverse_frequencies(),
+      .interleaved = config.rope.interleaved,
+      .key_norm = config.qk_norm};
+  for (uint32_t layer = 0; model && layer < config.n_layers; ++layer) {
+    const std::span<const float> bias = model->key_bias(layer);
+    facts.key_bias.emplace_back(bias.begin(), bias.end());
+  }
+  return facts;
+}
+
 Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels, Workers& workers,
                const EngineOptions& options)
     : model_(model),
@@ -62,7 +77,9 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
   options_.max_sequences =
       std::max(1u, std::min({options.max_sequences, options.step_tokens, model.max_rows()}));
   policy_ = MakePolicy(options.policy.empty() ? PolicyOfWindow(model.config()) : options.policy,
-                       {options.kv_memory_explicit ? options.kv_memory : 0, shape_});
+                       {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
+                        .shape = shape_,
+                        .facts = FactsOf(model.config(), &model)});
   if (options.prefix_interval > 0) {
     prefixes_ = std::make_unique<PrefixIndex>(block());
     prefix_interval_ = RoundUp(options.prefix_interval, block());
@@ -80,7 +97,7 @@ RequestId Engine::Submit(Request request) {
   sequence->resumed = r.resume != nullptr;
   if (r.resume) sequence->state = std::move(r.resume);
   const SequenceState* prefix = sequence->state ? sequence->state.get() : r.fork_of;
-  sequence->publishes = prefixes_ && !prefix && !r.keep_state;
+  sequence->publishes = prefixes_ && !prefix && !r.keep_state && !r.policy;
   if (prefix) sequence->known = prefix->tokens;
   sequence->prefix = sequence->end();
   if (r.tokens.empty()) Fail(Code::kInvalid, "prompt: empty: give at least one token");
@@ -117,17 +134,65 @@ uint32_t Engine::RowsFor(const Sequence& s, uint32_t rows_left) const {
   return rows;
 }
 
+void Engine::Forward(std::span<Sequence* const> members, std::span<Segment> segments,
+                     const LogitsSink& sink) {
+  bool wanted = false;
+  for (size_t i = 0; i < members.size(); ++i) {
+    PolicyState* const policy = members[i]->state->policy.get();
+    if (policy == nullptr) continue;
+    segments[i].query_rows = policy->QueryRows(static_cast<uint32_t>(segments[i].tokens.size()));
+    wanted |= segments[i].query_rows > 0;
+  }
+  if (!wanted) return model_.Forward(segments, sink);
+  model_.Forward(segments, sink, [&](size_t i, uint32_t layer, Rows queries) {
+    const Segment& segment = segments[i];
+    const uint32_t end = segment.cursor->first_position() + segment.cursor->n_rows();
+    members[i]->state->policy->TakeQueries({.layer = layer,
+                                            .first_position = end - segment.query_rows,
+                                            .rows = queries,
+                                            .kernels = &kernels_,
+                                            .workers = &workers_});
+  });
+}
+
 void Engine::Advance(Sequence& s, uint32_t rows) {
   SequenceState& state = *s.state;
   const std::span<const int32_t> appended = s.Next(rows);
   state.tokens.insert(state.tokens.end(), appended.begin(), appended.end());
-  if (!state.policy) return;
+  if (s.request.track) Track(s, /*after_commit=*/false);
+  if (!state.policy) {
+    if (s.request.track) Track(s, /*after_commit=*/true);
+    return;
+  }
   plan_.Clear();
   state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
                         &workers_, &plan_);
   if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
   if (!plan_.empty()) store_.Commit(state.lanes, plan_);
+  if (!plan_.drops.empty()) GiveBack(s);
+  if (s.request.track) Track(s, /*after_commit=*/true);
   if (s.publishes) PublishBlock(s);
+}
+
+void Engine::Track(Sequence& s, bool after_commit) {
+  KvTrack& track = s.track;
+  const LaneSet& lanes = *s.state->lanes;
+  const uint64_t bytes = store_.Bytes(lanes);
+  if (!after_commit) {
+    track.peak_bytes = std::max(track.peak_bytes, bytes);
+    track.peak_entries = std::max(track.peak_entries, lanes.max_entries_per_lane());
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (s.tracked != Sequence::Time{}) {
+    track.byte_seconds += static_cast<double>(bytes) * Milliseconds(now - s.tracked) / 1000;
+  }
+  s.tracked = now;
+  ++track.passes;
+  track.bytes += static_cast<double>(bytes);
+  track.live += static_cast<double>(lanes.n_entries());
+  track.logical += static_cast<double>(shape_.lanes() * s.position());
+  if (!track.first_drop && lanes.dropped() > 0) track.first_drop = s.position();
 }
 
 void Engine::Sample(Sequence& s, uint32_t position, std::span<const float> logits) {
@@ -193,7 +258,7 @@ bool Engine::Step() {
     if (s.in_prompt() && s.request.prompt_logprobs) want = WantLogits::kAll;
     segments.push_back({s.Next(rows[i]), &cursors.back(), want});
   }
-  model_.Forward(segments, [&](size_t i, uint32_t row, std::span<const float> logits) {
+  Forward(members, segments, [&](size_t i, uint32_t row, std::span<const float> logits) {
     Sample(*members[i], members[i]->position() + row, logits);
   });
   for (size_t i = 0; i < members.size(); ++i) {
@@ -309,6 +374,10 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
     g.entries_dropped = s.state->lanes->dropped();
+    if (s.request.track) {
+      g.bytes_end = store_.Bytes(*s.state->lanes);
+      g.track = s.track;
+    }
     if (s.request.keep_state && !g.error) {
       g.state = std::move(s.state);
     } else if (!g.error) {
@@ -360,38 +429,45 @@ std::vector<SequenceLine> Engine::sequences() const {
   return lines;
 }
 
+std::unique_ptr<SequenceState> Engine::Compress(SequenceState& whole, const Policy& policy,
+                                                PolicyState& observer) {
+  CHECK(whole.lanes->dropped() == 0);
+  const auto n = static_cast<uint32_t>(whole.tokens.size());
+  Growth growth = policy.MaxGrowth(n, n, 0);
+  growth.rows = 1;
+  auto state = std::make_unique<SequenceState>();
+  state->granted = MaxDemand(shape_, growth);
+  if (growth.cap == 0) state->granted.AddPositions(1);
+  WithRoom(store_.ForkRoom(*whole.lanes, state->granted, false), nullptr, [&] {
+    state->lanes = store_.Fork(whole.lanes, state->granted);
+    return bool(state->lanes);
+  });
+  if (!state->lanes) {
+    Fail(Code::kBudget,
+         "KV budget: a compressed copy of {} tokens needs {} bytes beside the {} held, "
+         "--kv-memory allows {}",
+         n, state->granted.bytes(), store_.ledger().bytes, options_.kv_memory);
+  }
+  plan_.Clear();
+  observer.Observe({n, n}, KvView(store_, *state->lanes, kernels_), &workers_, &plan_);
+  store_.Commit(state->lanes, plan_);
+  if (!plan_.drops.empty()) store_.Detach(state->lanes);
+  state->tokens = whole.tokens;
+  return state;
+}
+
 void Engine::Freeze(SequenceState& state) { store_.Freeze(state.lanes); }
 
 Engine::ScoreResult Engine::Score(
     std::span<const int32_t> tokens,
     const std::function<void(uint32_t row, std::span<const float>)>& sink,
     const std::function<void(uint32_t done)>& on_progress) {
-  Sequence s;
-  s.known.assign(tokens.begin(), tokens.end());
-  s.prompt_end = static_cast<uint32_t>(tokens.size());
-  if (tokens.empty()) Fail(Code::kInvalid, "text: empty: give at least one token");
-  if (tokens.size() > context_) {
-    Fail(Code::kInvalid,
-         "text: {} tokens are more than the context of {}: shorten it or raise --ctx-size",
-         tokens.size(), context_);
+  Scoring scoring(*this, tokens, static_cast<uint32_t>(tokens.size()));
+  while (!scoring.done()) {
+    scoring.Pass(model_.max_rows(), sink);
+    if (on_progress) on_progress(scoring.position());
   }
-  const Demand demand = DemandFor(s, s.prompt_end);
-  s.request.max_tokens = 0;
-  if (!store_.FitsEmpty(demand)) RefuseBudget(s, demand);
-  s.request.sampling.seed = 0;
-  CHECK_MSG(Admit(s), "Score needs the engine for itself");
-  while (s.in_prompt()) {
-    const uint32_t rows = RowsFor(s, model_.max_rows());
-    const uint32_t first = s.position();
-    AppendCursor cursor = store_.Append(s.state->lanes, rows);
-    const Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
-    model_.Forward({&segment, 1}, [&](size_t, uint32_t row, std::span<const float> logits) {
-      sink(first + row, logits);
-    });
-    Advance(s, rows);
-    if (on_progress) on_progress(s.position());
-  }
-  return {s.state->lanes->n_entries(), s.state->lanes->dropped()};
+  return {scoring.lanes().n_entries(), scoring.lanes().dropped()};
 }
 
 }  // namespace kvasir

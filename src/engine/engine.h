@@ -38,6 +38,9 @@
 
 namespace kvasir {
 
+// What policies may know of a model; biases only with its weights.
+ModelFacts FactsOf(const ModelConfig& config, const Model* model = nullptr);
+
 struct EngineOptions {
   uint64_t kv_memory = 0;           // bytes, the hard budget
   bool kv_memory_explicit = false;  // a policy's budget may follow from it
@@ -56,9 +59,22 @@ struct EngineOptions {
 // to go on from there (a chat) or to fork it (many questions about one document).
 struct SequenceState {
   LaneSetHandle lanes;
-  Demand granted;  // what the lanes may take
-  std::unique_ptr<PolicyState> policy;
-  std::vector<int32_t> tokens;  // what the lanes have seen
+  Demand granted;                               // what the lanes may take
+  std::unique_ptr<PolicyState> policy;          // none: dense from here on
+  std::shared_ptr<const Policy> policy_of_own;  // of `policy`, when a request brought it
+  std::vector<int32_t> tokens;                  // what the lanes have seen
+};
+
+// What one sequence held while it ran; see Request::track.
+struct KvTrack {
+  uint64_t peak_bytes = 0;    // planes and side bytes, before commits
+  uint32_t peak_entries = 0;  // of a lane, before commits
+  uint32_t passes = 0;
+  double bytes = 0;                    // sum over passes of the bytes after the commit
+  double live = 0;                     // likewise of the live entries of all lanes
+  double logical = 0;                  // likewise of the entries nobody would have dropped
+  double byte_seconds = 0;             // bytes times the time they were held
+  std::optional<uint32_t> first_drop;  // tokens read by then
 };
 
 enum class StopReason : uint8_t { kLength, kStop, kEos, kCancelled };
@@ -89,7 +105,9 @@ struct Generation {
   uint32_t n_parked = 0;                      // times it gave up its lanes and read again
   uint64_t entries = 0, entries_dropped = 0;  // at the end, all lanes
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
-  std::optional<Error> error;                 // the request failed alone
+  uint64_t bytes_end = 0;                     // of its lanes, when the request asked to track them
+  KvTrack track;
+  std::optional<Error> error;  // the request failed alone
 };
 
 struct Request {
@@ -103,8 +121,11 @@ struct Request {
   std::optional<uint32_t> prompt_logprobs;  // likewise of the prompt, which is then read whole
   std::string salt;                         // only requests with the same salt share prefixes
   std::optional<std::chrono::steady_clock::time_point> admit_by;  // else it fails: kUnavailable
+  bool track = false;                // measure what it holds in every pass
   bool keep_state = false;           // hand the state back in Generation::state
   std::vector<PositionSpan> pinned;  // positions a policy must not drop
+  // Instead of the engine's; nothing is shared with requests under another policy.
+  std::shared_ptr<const Policy> policy;
   SequenceState* fork_of =
       nullptr;  // begin with this state by reference; it is frozen and must outlive the request
   std::unique_ptr<SequenceState> resume;  // or go on from this one
@@ -163,6 +184,14 @@ class Engine {
   const Policy* policy() const { return policy_.get(); }  // nullptr: dense
   Ledger ledger() const { return store_.ledger(); }
   void ResetPeaks() { store_.ResetPeaks(); }
+  // What `policy` keeps of a state that dropped nothing, as a state of its own that shares nothing
+  // with it: as if its tokens had been a prompt read under the policy, which acts at its end alone.
+  // `observer` is a state of the policy that saw its queries. The result goes on without a policy.
+  // Errors: kBudget when there is no room.
+  std::unique_ptr<SequenceState> Compress(SequenceState& whole, const Policy& policy,
+                                          PolicyState& observer);
+  // Bytes of a kept state's lanes.
+  uint64_t Bytes(const SequenceState& state) const { return store_.Bytes(*state.lanes); }
   // No more tokens for a kept state: what its reservation has left goes back. Forks stay possible.
   void Freeze(SequenceState& state);
   // Lets go of every kept prefix that nobody runs on.
@@ -187,13 +216,17 @@ class Engine {
                     const std::function<void(uint32_t done)>& on_progress = {});
 
  private:
+  friend class Scoring;
   struct Sequence;
   struct Prefix;  // lanes that a sequence can begin with
-  Growth GrowthFor(uint64_t tokens, uint64_t pinned) const;
+  const Policy* PolicyOf(const Sequence& sequence) const;
+  Growth GrowthFor(const Sequence& sequence, uint64_t tokens) const;
   // What a sequence must be granted to come to `tokens` positions.
   Demand DemandFor(const Sequence& sequence, uint64_t tokens) const;
   // Decides how many tokens may be generated, and refuses what can never fit.
   void SetLimits(Sequence& sequence) const;
+  void GiveBack(Sequence& sequence);
+  void Track(Sequence& sequence, bool after_commit);
   [[noreturn]] void RefuseBudget(const Sequence& sequence, const Demand& demand) const;
 
   // admission.cc
@@ -226,6 +259,9 @@ class Engine {
   uint32_t RowsFor(const Sequence& sequence, uint32_t rows_left) const;
   // Takes the logits after position `position`.
   void Sample(Sequence& sequence, uint32_t position, std::span<const float> logits);
+  // Runs a pass over segments of these sequences; their policies see the queries they asked for.
+  void Forward(std::span<Sequence* const> members, std::span<Segment> segments,
+               const LogitsSink& sink);
   // After a pass that put `rows` of its tokens into the lanes: counts them, and lets the policy
   // drop.
   void Advance(Sequence& sequence, uint32_t rows);

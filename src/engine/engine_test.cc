@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/testing.h"
+#include "policy/panel.h"
 
 namespace kvasir {
 namespace {
@@ -105,6 +106,123 @@ TEST_F(EngineTest, ARequestGivesTheSameTokensAloneAndInABatchWithEviction) {
   EngineOptions options = Options();
   options.policy = "keydiff:budget=40,block=16";
   ExpectSameAsAlone(options);
+}
+
+std::string PolicyName(const ::testing::TestParamInfo<const char*>& info) {
+  std::string name = info.param;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); },
+      '_');
+  return name;
+}
+
+// Policies that look at queries, by block, at the prompt's end, in rounds.
+class PolicyEngineTest : public EngineTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(
+    All, PolicyEngineTest,
+    ::testing::Values("h2o:budget=40,block=16", "tova:budget=40,block=16",
+                      "snapkv:budget=30,window=8", "snapkv:budget=30,window=8,every=8",
+                      "pyramidkv:budget=30,window=8", "adakv:budget=30,window=8",
+                      "expected:budget=30,every=8,window=8", "rkv:budget=24,buffer=8",
+                      "rpc:every=12,window=4", "knorm:keep=0.5,block=16"),
+    PolicyName);
+
+TEST_P(PolicyEngineTest, ARequestGivesTheSameTokensAloneAndInABatch) {
+  EngineOptions options = Options();
+  options.policy = GetParam();
+  ExpectSameAsAlone(options);
+}
+
+// A prompt read whole and compressed afterwards is what a prompt read under the policy is.
+class PromptEndEngineTest : public EngineTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, PromptEndEngineTest,
+                         ::testing::Values("snapkv:budget=30,window=8",
+                                           "pyramidkv:budget=30,window=8",
+                                           "adakv:budget=30,window=8", "expected:budget=30,every=0",
+                                           "h2o:budget=30,when=prompt", "tova:budget=30,block=512",
+                                           "keydiff:budget=30,block=512",
+                                           "knorm:keep=0.3,block=512"),
+                         PolicyName);
+
+TEST_P(PromptEndEngineTest, CompressingAWholePromptEqualsReadingItUnderThePolicy) {
+  const std::string spec = GetParam();
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(2);
+  Engine engine(model, &tokenizer, BestKernels(), workers, Options());
+  const std::shared_ptr<const Policy> policy =
+      MakePolicy(spec, {.shape = model.MainLanes(Options().k_codec, Options().v_codec),
+                        .facts = FactsOf(model.config())});
+  const auto run = [&](Request request) {
+    Generation result;
+    request.sampling.seed = 1;
+    request.on_done = [&](Generation g) { result = std::move(g); };
+    engine.Submit(std::move(request));
+    engine.RunUntilIdle();
+    return result;
+  };
+  std::vector<int32_t> prompt;
+  for (int32_t i = 0; i < 150; ++i) prompt.push_back(1 + (i * 7) % 39);
+  const auto read = [&](std::shared_ptr<const Policy> under) {
+    Request request;
+    request.tokens = prompt;
+    request.max_tokens = 0;
+    request.keep_state = true;
+    request.policy = std::move(under);
+    request.track = true;
+    return run(std::move(request));
+  };
+  const auto go_on = [&](SequenceState& state) {
+    state.policy = nullptr;
+    engine.Freeze(state);
+    Request request;
+    request.tokens = {3, 1, 4};
+    request.max_tokens = 20;
+    request.ignore_eos = true;
+    request.fork_of = &state;
+    return run(std::move(request)).tokens;
+  };
+
+  Generation under = read(policy);
+  Generation whole =
+      read(std::make_shared<Panel>(std::vector<std::shared_ptr<const Policy>>{policy}));
+  EXPECT_EQ(whole.entries_dropped, 0u);
+  EXPECT_GT(under.entries_dropped, 0u);
+  engine.Freeze(*whole.state);
+  const auto compressed = engine.Compress(
+      *whole.state, *policy, dynamic_cast<PanelState&>(*whole.state->policy).member(0));
+  EXPECT_EQ(compressed->lanes->n_entries(), under.entries);
+  EXPECT_LE(engine.Bytes(*compressed), under.track.peak_bytes);
+  EXPECT_LT(engine.Bytes(*compressed), engine.Bytes(*whole.state));
+  EXPECT_EQ(go_on(*compressed), go_on(*under.state));
+  engine.CheckIntegrity();
+}
+
+TEST_F(EngineTest, ARequestBringsItsOwnPolicy) {
+  TinyModel model;
+  LetterTokenizer tokenizer;
+  Workers workers(1);
+  EngineOptions options = Options();
+  options.policy = "keydiff:budget=64,block=16";
+  Engine engine(model, &tokenizer, BestKernels(), workers, options);
+  const auto own = std::shared_ptr<const Policy>(
+      MakePolicy("streaming:budget=20,block=8,sink=2",
+                 {.shape = model.MainLanes(options.k_codec, options.v_codec)}));
+  std::vector<Generation> results(2);
+  for (size_t i = 0; i < 2; ++i) {
+    Request request;
+    for (int32_t t = 0; t < 100; ++t) request.tokens.push_back(1 + t % 39);
+    request.max_tokens = 1;
+    request.track = true;
+    if (i == 1) request.policy = own;
+    request.on_done = [&results, i](Generation g) { results[i] = std::move(g); };
+    engine.Submit(std::move(request));
+  }
+  engine.RunUntilIdle();
+  EXPECT_EQ(results[0].entries, 64u * 4);
+  EXPECT_EQ(results[1].entries, 20u * 4);
+  EXPECT_LE(results[1].track.peak_entries, 28u);
+  EXPECT_EQ(*results[1].track.first_drop, 24u);
 }
 
 TEST_F(EngineTest, WhatDoesNotFitWaits) {

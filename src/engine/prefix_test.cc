@@ -139,7 +139,7 @@ TEST(Prefixes, OtherSaltsShareNothing) {
   EXPECT_EQ(bench.Ask(std::move(same)).cached_tokens, 99u);
 }
 
-TEST(Prefixes, AGridPolicyServesAtItsBlocks) {
+TEST(Prefixes, ARetentionPolicyServesAtItsBlocks) {
   const char* policy = "keydiff:budget=96,block=16";
   Bench bench(Options(policy, 64));
   const Tokens document = Count(200, 7);  // 12 blocks and 8 tokens

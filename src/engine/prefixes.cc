@@ -43,7 +43,7 @@ bool Engine::WaitsForPrefix(Sequence& s) {
     const uint32_t common = UsableCut(prompt, s.query(), block());
     uint32_t point = common;
     // One that drops can be shared where it publishes: at its last block, and at intervals.
-    const uint64_t cap = GrowthFor(other->prompt_end, 0).cap;
+    const uint64_t cap = GrowthFor(*other, other->prompt_end).cap;
     if (cap > 0 && other->prompt_end > cap) {
       const uint32_t last = other->prompt_end - other->prompt_end % block();
       point = common >= last ? last : common - common % prefix_interval_;

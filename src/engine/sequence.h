@@ -48,6 +48,8 @@ struct Engine::Sequence {
   size_t shown_logprobs = 0;       // log probabilities handed out
   std::optional<size_t> text_end;  // where a stop string cuts the text
   uint32_t n_parked = 0;
+  KvTrack track;
+  Time tracked;  // last
   Time submitted, admitted, first_token;
 
   uint32_t position() const { return static_cast<uint32_t>(state->tokens.size()); }

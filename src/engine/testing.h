@@ -29,7 +29,9 @@ class TinyModel : public Model {
   uint64_t weight_bytes() const override { return 0; }
   uint64_t scratch_bytes() const override { return 0; }
 
-  void Forward(std::span<const Segment> segments, const LogitsSink& sink) override {
+  std::span<const float> key_bias(uint32_t layer) const override { return {}; }
+  void Forward(std::span<const Segment> segments, const LogitsSink& sink,
+               const QuerySink& query_sink) override {
     uint32_t rows_in_pass = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
       const Segment& segment = segments[s];
@@ -47,6 +49,9 @@ class TinyModel : public Model {
           }
         }
         cursor.Append(layer, block, block);
+        // Keys serve as queries.
+        const uint32_t shown = segment.query_rows;
+        if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
       }
       const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
                                     : segment.logits == WantLogits::kLast ? n - 1

@@ -229,6 +229,23 @@ void Store::CopyOut(LaneSet& set, const std::vector<size_t>& lanes) {
   Run(set, packings);
 }
 
+void Store::Detach(LaneSetHandle& handle) {
+  LaneSet& set = Changeable(handle);
+  CHECK(!set.lent_);
+  std::vector<Packing> packings;
+  for (size_t index = 0; index < set.lanes_.size(); ++index) {
+    Tidy(set, index);
+    const Lane& lane = set.lanes_[index];
+    const size_t shared = SharedPages(lane);
+    if (shared == 0) continue;
+    Packing packing;
+    const uint64_t fresh = PagesFor(LiveEntries(std::span(lane.body).first(shared)));
+    CHECK(Prepare(set, index, 0, shared, fresh, &packing));
+    packings.push_back(std::move(packing));
+  }
+  Run(set, packings);
+}
+
 // Body pages from `first` on are to become `fresh` new ones and those from `own` on, as many as
 // their entries need. False when the grant does not hold what that takes.
 bool Store::Prepare(LaneSet& set, size_t lane_index, size_t first, size_t own, uint64_t fresh,

@@ -119,6 +119,7 @@ class LaneSet {
   LaneShape shape_;
   LaneRole role_ = LaneRole::kMain;
   ReservationId reservation_ = kNoReservation;  // none once frozen
+  uint64_t side_bytes_ = 0;                     // granted beside planes, until it is released
   std::vector<Lane> lanes_;
   std::vector<OwnerRun> owners_;
   std::vector<std::pair<uint32_t, uint32_t>>

@@ -25,6 +25,11 @@ uint64_t PlanesPerSlab(uint64_t slab_bytes, size_t plane_bytes) {
 
 }  // namespace
 
+std::string_view Name(PlaneUse use) {
+  constexpr std::string_view kNames[kPlaneUses] = {"f32", "f16", "bf16", "q8", "q4", "positions"};
+  return kNames[static_cast<int>(use)];
+}
+
 // A set of indices below a limit that gives its lowest member.
 class Pool::IndexSet {
  public:
@@ -109,17 +114,19 @@ void Demand::AddPositions(uint64_t n) {
 void Demand::Add(const Demand& other) {
   for (const auto& [bytes, n] : other.planes_) Add(bytes, n);
   positions_ += other.positions_;
+  side_bytes_ += other.side_bytes_;
 }
 
 Demand Demand::Times(uint64_t n) const {
   Demand product;
   for (const auto& [bytes, count] : planes_) product.Add(bytes, count * n);
   product.positions_ = positions_ * n;
+  product.side_bytes_ = side_bytes_ * n;
   return product;
 }
 
 uint64_t Demand::bytes() const {
-  uint64_t sum = 0;
+  uint64_t sum = side_bytes_;
   for (const auto& [bytes, n] : planes_) sum += bytes * n;
   return sum;
 }
@@ -166,7 +173,7 @@ void Pool::CutIntoSlabs(uint64_t slab_bytes) {
 
 uint64_t Pool::InWholeSlabs(const Demand& demand) const {
   const uint64_t slab_bytes = SlabBytesFor(demand);
-  uint64_t slabs = 0;
+  uint64_t slabs = DivideUp(demand.side_bytes(), slab_bytes);
   for (const auto& [bytes, n] : demand.planes()) {
     slabs += DivideUp(n, PlanesPerSlab(slab_bytes, bytes));
   }
@@ -177,7 +184,7 @@ bool Pool::FitsEmpty(const Demand& demand) const { return InWholeSlabs(demand) <
 
 bool Pool::Fits(const Demand& demand, const Demand& less) const {
   if (Empty()) return FitsEmpty(demand);
-  uint64_t slabs = 0;
+  uint64_t slabs = DivideUp(side_bytes_ + demand.side_bytes() - less.side_bytes(), slab_bytes_);
   for (const auto& [bytes, size] : sizes_) {
     const auto asked = demand.planes().find(bytes);
     const uint64_t more = asked == demand.planes().end() ? 0 : asked->second;
@@ -224,7 +231,27 @@ bool Pool::Extend(ReservationId id, const Demand& demand) {
     reservation.counts[bytes].granted += n;
     AddGranted(bytes, static_cast<int64_t>(n));
   }
+  side_bytes_ += demand.side_bytes();
+  granted_bytes_ += demand.side_bytes();
+  granted_bytes_peak_ = std::max(granted_bytes_peak_, granted_bytes_);
+  bytes_peak_ = std::max(bytes_peak_, bytes());
   return true;
+}
+
+void Pool::ReturnSide(uint64_t bytes) {
+  CHECK(bytes <= side_bytes_);
+  side_bytes_ -= bytes;
+  granted_bytes_ -= bytes;
+}
+
+void Pool::Shrink(ReservationId id, const Demand& demand) {
+  for (auto& [bytes, count] : reservations_.at(id).counts) {
+    const auto wanted = demand.planes().find(bytes);
+    const uint64_t n = std::max(count.taken, wanted == demand.planes().end() ? 0 : wanted->second);
+    if (n >= count.granted) continue;
+    AddGranted(bytes, -static_cast<int64_t>(count.granted - n));
+    count.granted = n;
+  }
 }
 
 void Pool::End(ReservationId id) {
@@ -303,7 +330,7 @@ PlaneId Pool::Take(ReservationId id, size_t plane_bytes, PlaneUse use) {
   Place(index, size);
   ++size.taken;
   bytes_ += plane_bytes;
-  bytes_peak_ = std::max(bytes_peak_, bytes_);
+  bytes_peak_ = std::max(bytes_peak_, bytes());
   bytes_by_use_[static_cast<size_t>(use)] += plane_bytes;
   return {.index = index, .generation = plane.generation};
 }
@@ -489,15 +516,15 @@ uint64_t Pool::table_bytes() const {
 }
 
 void Pool::ResetPeaks() {
-  bytes_peak_ = bytes_;
+  bytes_peak_ = bytes();
   granted_bytes_peak_ = granted_bytes_;
 }
 
 void Pool::CheckIntegrity() const {
   CheckSlabs();
   CheckGrants();
-  CHECK(bytes_ <= bytes_peak_ && granted_bytes_ <= granted_bytes_peak_);
-  CHECK(bytes_ <= granted_bytes_ && bytes_ <= committed_bytes());
+  CHECK(bytes() <= bytes_peak_ && granted_bytes_ <= granted_bytes_peak_);
+  CHECK(bytes() <= granted_bytes_ && bytes_ <= committed_bytes());
   CHECK(committed_bytes() <= budget_bytes_);
 }
 
@@ -558,7 +585,7 @@ void Pool::CheckGrants() const {
       granted[bytes] += count.granted;
     }
   }
-  uint64_t slabs = 0, bytes_granted = 0;
+  uint64_t slabs = DivideUp(side_bytes_, slab_bytes_), bytes_granted = side_bytes_;
   for (const auto& [bytes, size] : sizes_) {
     CHECK(size.shared == shared[bytes] && size.granted == granted[bytes] + size.shared);
     CHECK(size.taken <= size.granted);

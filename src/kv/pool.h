@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -42,6 +43,7 @@ struct PlaneId {
 // What a plane's bytes count as in the ledger.
 enum class PlaneUse : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kPositions };
 inline constexpr int kPlaneUses = 6;
+std::string_view Name(PlaneUse use);  // "f16", "positions"
 inline constexpr size_t kPositionBytes = kPageEntries * sizeof(uint32_t);
 
 // Planes per size: what a reservation asks for. Sums and multiples are component-wise.
@@ -49,15 +51,20 @@ class Demand {
  public:
   void Add(size_t plane_bytes, uint64_t n);
   void AddPositions(uint64_t n);  // planes of positions, which only packed lanes have
+  // Bytes outside of planes that count against the budget all the same: what a policy records.
+  void AddSide(uint64_t bytes) { side_bytes_ += bytes; }
   void Add(const Demand& other);
   Demand Times(uint64_t n) const;
   const std::map<size_t, uint64_t>& planes() const { return planes_; }
   uint64_t positions() const { return positions_; }  // of planes()
+  uint64_t side_bytes() const { return side_bytes_; }
+  bool empty() const { return planes_.empty() && side_bytes_ == 0; }
   uint64_t bytes() const;
 
  private:
   std::map<size_t, uint64_t> planes_;  // plane bytes -> count, never 0
   uint64_t positions_ = 0;
+  uint64_t side_bytes_ = 0;
 };
 
 // Who may take planes: granted counts per size, and how many of them are taken.
@@ -92,9 +99,16 @@ class Pool {
   // The same, but the planes take their place in the grant with them: it needs no room, and the
   // reservation is left with what it has not taken.
   void ShareInPlace(ReservationId id);
+  // Grants less: no fewer planes than are taken, and nothing that was not granted before. Side
+  // bytes are not touched.
+  void Shrink(ReservationId id, const Demand& demand);
   Demand Taken(ReservationId id) const;
   // Planes of this size that can still be taken.
   uint64_t Left(ReservationId id, size_t plane_bytes) const;
+
+  // Side bytes belong to nobody in the pool: who was granted some gives them back by hand.
+  void ReturnSide(uint64_t bytes);
+  uint64_t side_bytes() const { return side_bytes_; }
 
   // A plane with one reference. CHECKs that the reservation has one left.
   PlaneId Take(ReservationId id, size_t plane_bytes, PlaneUse use);
@@ -117,9 +131,9 @@ class Pool {
 
   uint64_t budget_bytes() const { return budget_bytes_; }
   uint64_t slab_bytes() const { return slab_bytes_; }
-  uint64_t n_planes() const;                 // taken
-  Demand resting() const;                    // planes with resting references alone
-  uint64_t bytes() const { return bytes_; }  // planes taken
+  uint64_t n_planes() const;                               // taken
+  Demand resting() const;                                  // planes with resting references alone
+  uint64_t bytes() const { return bytes_ + side_bytes_; }  // planes taken, and side bytes
   uint64_t bytes_peak() const { return bytes_peak_; }
   uint64_t bytes(PlaneUse use) const { return bytes_by_use_[static_cast<size_t>(use)]; }
   uint64_t granted_bytes() const {
@@ -155,6 +169,7 @@ class Pool {
   uint64_t budget_bytes_ = 0, slab_bytes_ = 0, epoch_ = 0;
   uint64_t bytes_ = 0, bytes_peak_ = 0, granted_bytes_ = 0, granted_bytes_peak_ = 0;
   uint64_t bytes_by_use_[kPlaneUses] = {};
+  uint64_t side_bytes_ = 0;
   void* map_ = nullptr;
   size_t map_bytes_ = 0;
   uint8_t* memory_ =

@@ -47,6 +47,7 @@ LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand&
   set->shape_ = shape;
   set->role_ = role;
   set->reservation_ = reservation;
+  set->side_bytes_ = demand.side_bytes();
   set->packs_ = demand.positions() > 0;
   set->lanes_.resize(shape.lanes());
   set->views_.resize(shape.lanes());
@@ -63,6 +64,7 @@ std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bo
   auto set = std::make_unique<LaneSet>();
   set->reservation_ = pool_.Grant(own);
   CHECK(set->reservation_ != kNoReservation);
+  set->side_bytes_ = own.side_bytes();
   if (beside) {
     CHECK_MSG(!parent.lent_, "the lane set has no room for copies");
     CHECK(pool_.Share(parent.reservation_));
@@ -140,7 +142,13 @@ bool Store::Extend(LaneSetHandle& handle, const Demand& more) {
   CHECK_MSG(!set.lent_ || more.positions() == 0, "the lane set has no room for copies");
   if (!pool_.Extend(set.reservation_, more)) return false;
   set.packs_ = set.packs_ || more.positions() > 0;
+  set.side_bytes_ += more.side_bytes();
   return true;
+}
+
+void Store::Shrink(LaneSetHandle& handle, const Demand& demand) {
+  const LaneSet& set = Changeable(handle);
+  if (!set.lent_) pool_.Shrink(set.reservation_, demand);
 }
 
 void Store::Freeze(LaneSetHandle& handle) {
@@ -161,6 +169,7 @@ LaneSet& Store::Changeable(LaneSetHandle& handle) const {
 void Store::Release(LaneSet& set) {
   set.ForEachPlane([&](PlaneId id) { pool_.Drop(id, set.reservation_); });
   if (set.reservation_ != kNoReservation) pool_.End(set.reservation_);
+  pool_.ReturnSide(set.side_bytes_);
   sets_.erase(std::find(sets_.begin(), sets_.end(), &set));
 }
 
@@ -201,11 +210,18 @@ LaneView Store::View(const LaneSet& set, uint32_t layer, uint32_t head) const {
   return {cache.pages.data(), static_cast<uint32_t>(n_pages), lane.n_entries, set.shape_.head_dim};
 }
 
+uint64_t Store::Bytes(const LaneSet& set) const {
+  uint64_t bytes = set.side_bytes_;
+  set.ForEachPlane([&](PlaneId id) { bytes += pool_.Bytes(id); });
+  return bytes;
+}
+
 Ledger Store::ledger() const {
   Ledger ledger;
   ledger.budget_bytes = pool_.budget_bytes();
   ledger.bytes = pool_.bytes();
   ledger.bytes_peak = pool_.bytes_peak();
+  ledger.bytes_side = pool_.side_bytes();
   ledger.bytes_reserved = pool_.granted_bytes();
   ledger.bytes_reserved_peak = pool_.granted_bytes_peak();
   ledger.bytes_committed = pool_.committed_bytes();

@@ -92,7 +92,8 @@ uint64_t ForkPages(uint32_t position, uint64_t rows);
 
 struct Ledger {
   uint64_t budget_bytes = 0;
-  uint64_t bytes = 0, bytes_peak = 0;                    // planes and positions
+  uint64_t bytes = 0, bytes_peak = 0;                    // planes, positions, side bytes
+  uint64_t bytes_side = 0;                               // of bytes: what policies record
   uint64_t bytes_reserved = 0, bytes_reserved_peak = 0;  // granted, taken or not
   uint64_t bytes_committed = 0;                          // slabs backed by memory
   uint64_t bytes_tables = 0;                             // page references and plane tables
@@ -120,6 +121,12 @@ class Store {
   LaneSetHandle ForkAt(LaneSetHandle& parent, uint32_t position, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
+  // Copies what lives in pages that other lane sets see too into pages of its own, packed: from
+  // then on its bytes are those of a set that had them for itself. CHECKs that the grant holds
+  // that.
+  void Detach(LaneSetHandle& set);
+  // Grants less from now on, `demand` at most: what is taken stays. Side bytes are not touched.
+  void Shrink(LaneSetHandle& set, const Demand& demand);
   // No more appends or commits: the unused reservation is given back.
   void Freeze(LaneSetHandle& set);
 
@@ -128,6 +135,8 @@ class Store {
   void Commit(LaneSetHandle& set, const Plan& plan);
   LaneView View(const LaneSet& set, uint32_t layer, uint32_t head) const;
 
+  // Of all planes it refers to, shared ones too, and its side bytes.
+  uint64_t Bytes(const LaneSet& set) const;
   // What a fork of `parent` with this demand needs room for.
   Demand ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const;
   // Planes that nobody but frozen lane sets refers to.

@@ -60,13 +60,19 @@ class Transformer final : public Model {
   uint32_t max_rows() const override { return options_.max_rows; }
   uint64_t weight_bytes() const override { return weights_.bytes(); }
   uint64_t scratch_bytes() const override;
-  void Forward(std::span<const Segment> segments, const LogitsSink& sink) override;
+  std::span<const float> key_bias(uint32_t layer) const override {
+    return weights_.layers[layer].k.bias;
+  }
+  void Forward(std::span<const Segment> segments, const LogitsSink& sink,
+               const QuerySink& query_sink) override;
 
  private:
   void LayOut(std::span<const Segment> segments);
   void Embed(std::span<const Segment> segments);
   void AppendRows(std::span<const Segment> segments, uint32_t layer);
-  void AttentionBlock(std::span<const Segment> segments, uint32_t layer);
+  void AttentionBlock(std::span<const Segment> segments, uint32_t layer,
+                      const QuerySink& query_sink);
+  void ShowQueries(std::span<const Segment> segments, uint32_t layer, const QuerySink& query_sink);
   void MlpBlock(const LayerWeights& layer);
   void KeepWanted(std::span<const Segment> segments);
   void MakeLogits(const LogitsSink& sink);
@@ -219,12 +225,24 @@ void Transformer::AppendRows(std::span<const Segment> segments, uint32_t layer) 
   }
 }
 
-void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t layer) {
+void Transformer::ShowQueries(std::span<const Segment> segments, uint32_t layer,
+                              const QuerySink& query_sink) {
+  for (const Span& span : spans_) {
+    const uint32_t n = segments[span.segment].query_rows;
+    if (n == 0) continue;
+    CHECK(n <= span.n);
+    query_sink(span.segment, layer, q_.First(n_rows_).Slice(span.row + span.n - n, n));
+  }
+}
+
+void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t layer,
+                                 const QuerySink& query_sink) {
   const LayerWeights& w = weights_.layers[layer];
   Norm(0, n_rows_, w.attn_norm);
   const MatMulJob qkv[] = {Job(w.q, q_, n_rows_), Job(w.k, k_, n_rows_), Job(w.v, v_, n_rows_)};
   Multiply(normed_, n_rows_, qkv);
   AppendRows(segments, layer);
+  if (query_sink) ShowQueries(segments, layer, query_sink);
   // Behind the last layer's lanes only the rows that want logits go on.
   if (layer + 1 == config_.n_layers) KeepWanted(segments);
   if (n_rows_ == 0) return;
@@ -299,12 +317,13 @@ void Transformer::MakeLogits(const LogitsSink& sink) {
   }
 }
 
-void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& sink) {
+void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& sink,
+                          const QuerySink& query_sink) {
   LayOut(segments);
   if (n_rows_ == 0) return;
   Embed(segments);
   for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
-    AttentionBlock(segments, layer);
+    AttentionBlock(segments, layer, query_sink);
     if (n_rows_ > 0) MlpBlock(weights_.layers[layer]);
   }
   for (const Segment& segment : segments) segment.cursor->Finish();

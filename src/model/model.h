@@ -28,11 +28,16 @@ struct Segment {
   std::span<const int32_t> tokens;  // ids below vocab_size; as many as the cursor's rows
   AppendCursor* cursor = nullptr;   // row i sits at cursor->first_position() + i
   WantLogits logits = WantLogits::kLast;
+  uint32_t query_rows = 0;  // the last rows whose queries the pass hands over
 };
 
 // Called on the thread that runs Forward, segments in order, rows ascending. `row` counts within
 // the segment. The logits are valid during the call.
 using LogitsSink = std::function<void(size_t segment, uint32_t row, std::span<const float> logits)>;
+// Called on the same thread for each layer in order and each segment that has query_rows, before
+// attention: the queries of those rows as attention uses them (after RoPE, not scaled), n_heads *
+// head_dim floats each. Valid during the call.
+using QuerySink = std::function<void(size_t segment, uint32_t layer, Rows queries)>;
 // Fraction done, in [0, 1].
 using LoadProgress = std::function<void(double)>;
 
@@ -55,9 +60,12 @@ class Model {
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t scratch_bytes() const = 0;
   LaneShape MainLanes(Codec k, Codec v) const;
+  // Of the key projection of a layer, n_kv_heads * head_dim floats; empty where there is none.
+  virtual std::span<const float> key_bias(uint32_t layer) const = 0;
 
   // Runs all segments; their rows together are at most max_rows. Calls Finish on every cursor.
-  virtual void Forward(std::span<const Segment> segments, const LogitsSink& sink) = 0;
+  virtual void Forward(std::span<const Segment> segments, const LogitsSink& sink,
+                       const QuerySink& query_sink = {}) = 0;
 };
 
 }  // namespace kvasir

@@ -1,9 +1,13 @@
 // Policy cases as text: src/policy/*/cases/*.txt, one case a file, short enough to compute by hand.
 //
-//   case NAME policy=SPEC layers=L kv_heads=H group=G dim=D
+//   case NAME policy=SPEC layers=L kv_heads=H group=G dim=D [frequency=F]   (of RoPE, all pairs)
 //   pin A..B                          positions that must stay (both ends included)
 //   k POS [layer=L head=H]: floats    key of a position, in all lanes or in one
 //   v POS [layer=L head=H]: floats    value; zero when absent
+//   q POS [layer=L head=H]: floats    query row of a position; H counts query heads; zero when
+//   absent p POS [layer=L head=H]: floats    a query row that gives unit keys these probabilities
+//   (dim of
+//                                     them, up to a common factor)
 //   append prompt A..B [of P]         one pass; the prompt has P tokens (B + 1 when absent)
 //   decode [N]                        N generated tokens (1 when absent), one pass each
 //   expect rows N [of P]              most rows of the next pass (of a prompt of P tokens)
@@ -28,7 +32,8 @@
 #include <string>
 #include <vector>
 
-#include "policy/grid_policy.h"
+#include "policy/retention.h"
+#include "policy/retention_state.h"
 #include "policy/test_lanes.h"
 
 namespace kvasir {
@@ -95,10 +100,11 @@ class Case {
     } else if (verb == "pin") {
       info_.pinned.push_back(Range(words.at(1)));
     } else if (verb == "k") {
-      AddRow(Line(line, 2));
+      AddRow(Line(line, 2), &keys_);
     } else if (verb == "v") {
-      // Values decide nothing in this room; the row is checked for its length only.
-      CHECK(Line(line, 2).rest.size() == dim_);
+      AddRow(Line(line, 2), &values_);
+    } else if (verb == "q" || verb == "p") {
+      AddRow(Line(line, 2), &queries_, verb == "p");
     } else if (verb == "append") {
       const auto [begin, end] = Range(words.at(2));
       CHECK(words.at(1) == "prompt");
@@ -118,7 +124,7 @@ class Case {
 
  private:
   void Open(const std::vector<std::string>& words) {
-    uint32_t layers = 1, kv_heads = 1;
+    uint32_t layers = 1, kv_heads = 1, group = 1;
     std::string spec;
     for (const std::string& word : words) {
       const size_t equals = word.find('=');
@@ -127,50 +133,89 @@ class Case {
       if (key == "policy") spec = value;
       if (key == "layers") layers = Number(value);
       if (key == "kv_heads") kv_heads = Number(value);
+      if (key == "group") group = Number(value);
       if (key == "dim") dim_ = Number(value);
     }
     info_.shape = F32Shape(layers, kv_heads, dim_);
-    policy_ = MakePolicy(spec, {.shape = info_.shape});
+    query_heads_ = kv_heads * group;
+    PolicyContext context = {.shape = info_.shape, .facts = FactsFor(info_.shape, group)};
+    for (const std::string& word : words) {
+      if (!word.starts_with("frequency=")) continue;
+      context.facts.inverse_frequencies.assign(dim_ / 2, std::stof(word.substr(10)));
+    }
+    policy_ = MakePolicy(spec, context);
     CHECK(policy_ != nullptr);
     // The canonical spec names the same policy.
-    EXPECT_EQ(MakePolicy(policy_->Spec(), {.shape = info_.shape})->Spec(), policy_->Spec());
+    EXPECT_EQ(MakePolicy(policy_->Spec(), context)->Spec(), policy_->Spec());
   }
-  void AddRow(const Line& line) {
-    std::vector<float> key;
-    for (const std::string& word : line.rest) key.push_back(std::stof(word));
-    CHECK(key.size() == dim_);
+  struct RowSet {
+    std::map<uint32_t, std::vector<float>> all;
+    std::map<std::pair<LaneId, uint32_t>, std::vector<float>> of_lane;
+    std::vector<float> At(uint32_t layer, uint32_t head, uint32_t position, uint32_t dim) const {
+      const auto own = of_lane.find({{layer, head}, position});
+      if (own != of_lane.end()) return own->second;
+      const auto any = all.find(position);
+      return any != all.end() ? any->second : std::vector<float>(dim);
+    }
+  };
+  // `weights`: the numbers are probabilities p; the row becomes ln(p) * sqrt(dim), whose products
+  // with unit keys are scores with just these probabilities.
+  void AddRow(const Line& line, RowSet* rows, bool weights = false) {
+    std::vector<float> row;
+    for (const std::string& word : line.rest) {
+      const float number = std::stof(word);
+      row.push_back(weights ? std::sqrt(static_cast<float>(dim_)) *
+                                  (number > 0 ? std::log(number) : -1000.0f)
+                            : number);
+    }
+    CHECK(row.size() == dim_);
     const uint32_t position = Number(line.head.at(1));
-    last_position_ = std::max(last_position_, position);
+    if (rows == &keys_) last_position_ = std::max(last_position_, position);
     if (line.Key("layer") || line.Key("head")) {
-      keys_of_lane_[{line.Lane(), position}] = key;
+      rows->of_lane[{line.Lane(), position}] = row;
     } else {
-      keys_[position] = key;
+      rows->all[position] = row;
     }
   }
   void Start() {
     if (sequence_) return;
     uint64_t pinned = 0;
     for (const PositionSpan& span : info_.pinned) pinned += span.second - span.first;
-    const Growth growth = policy_->MaxGrowth(uint64_t{last_position_} + 1, pinned);
-    const auto key = [this](uint32_t layer, uint32_t head, uint32_t position) {
-      const auto own = keys_of_lane_.find({{layer, head}, position});
-      return own != keys_of_lane_.end() ? own->second : keys_.at(position);
+    const uint64_t tokens = uint64_t{last_position_} + 1;
+    const Growth growth =
+        policy_->MaxGrowth(prompt_end_ > 0 ? prompt_end_ : tokens, tokens, pinned);
+    const auto rows_of = [this](const RowSet* rows) {
+      return [this, rows](uint32_t layer, uint32_t head, uint32_t position) {
+        return rows->At(layer, head, position, dim_);
+      };
     };
-    sequence_.emplace(info_.shape, MaxDemand(info_.shape, growth), key);
+    sequence_.emplace(info_.shape, MaxDemand(info_.shape, growth), rows_of(&keys_));
+    sequence_->SetQueries(rows_of(&queries_));
+    sequence_->SetValues(rows_of(&values_));
     state_ = policy_->Begin(info_);
+    dynamic_cast<RetentionState&>(*state_).WatchScores(
+        [this](uint32_t layer, int32_t head, std::span<const float> scores) {
+          for (uint32_t h = 0; h < info_.shape.n_kv_heads; ++h) {
+            if (head >= 0 && head != static_cast<int32_t>(h)) continue;
+            scores_[{layer, h}].assign(scores.begin(), scores.end());
+          }
+        });
   }
   void Pass(uint32_t begin, uint32_t end) {
     Start();
     CHECK(begin == sequence_->position());
     EXPECT_LE(end - begin, state_->MaxRows({begin, prompt_end_})) << "a pass straddles the grid";
+    sequence_->ShowQueries(state_.get(), end - begin, query_heads_);
     sequence_->Append(end - begin);
     seen_ = sequence_->AllPositions();
     scores_.clear();
-    const auto& grid = dynamic_cast<const GridPolicy&>(*policy_);
-    for (const auto& [lane, positions] : seen_) {
-      scores_[lane] =
-          Scores(grid.scorer(), BestKernels(), sequence_->View().lane(lane.first, lane.second),
-                 lane.first, lane.second);
+    const auto& policy = dynamic_cast<const RetentionPolicy&>(*policy_);
+    if (!policy.traits().needs.queries) {  // else only where a selection is made
+      for (const auto& [lane, positions] : seen_) {
+        scores_[lane] =
+            Scores(policy.scorer(), BestKernels(), sequence_->View().lane(lane.first, lane.second),
+                   lane.first, lane.second);
+      }
     }
     plan_.Clear();
     state_->Observe({end, prompt_end_}, sequence_->View(), nullptr, &plan_);
@@ -250,8 +295,8 @@ class Case {
   SequenceInfo info_;
   std::unique_ptr<Policy> policy_;
   std::unique_ptr<PolicyState> state_;
-  std::map<uint32_t, std::vector<float>> keys_;
-  std::map<std::pair<LaneId, uint32_t>, std::vector<float>> keys_of_lane_;
+  RowSet keys_, values_, queries_;
+  uint32_t query_heads_ = 0;
   std::optional<TestSequence> sequence_;
   uint32_t dim_ = 0, last_position_ = 0, prompt_end_ = 0;
   size_t expectations_ = 0;

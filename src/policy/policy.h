@@ -6,9 +6,9 @@
 // policy must outlive it. A new method is a folder here and one line in registry.cc.
 //
 // Events of a sequence, in order: Begin; then for every pass MaxRows before it (so that no pass
-// straddles a point of the policy's schedule) and Observe after it, once, after the last layer. The
-// plan takes effect after the attention of the pass that caused it: peak entries are cap + rows,
-// never cap.
+// straddles a point of the policy's schedule), TakeQueries in it, layer by layer, if QueryRows
+// asked for rows, and Observe after it, once, after the last layer. The plan takes effect after the
+// attention of the pass that caused it: peak entries are cap + rows, never cap.
 //
 // Budgets, protection, ties [contract: policy.budget, policy.protect, policy.ties]
 //   budget=N is the mean number of entries per lane after a commit; keep=r gives N = max(floor(r *
@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,10 +40,25 @@ enum class Sharing : uint8_t {
   kPrivate,      // depends on where prompt and generation meet, or on the question
 };
 
-// What a policy wants recorded during a pass. Undeclared evidence costs no byte and no branch in a
-// kernel.
+// What a policy reads beside positions. What it does not declare costs no byte and no branch in a
+// kernel. Every score that depends on attention is made from query rows (recorded during the pass)
+// and keys as they lie in the lanes at the moment of the decision.
 struct Needs {
-  bool keys = false;  // read views of K planes
+  bool keys = false;     // read views of K planes
+  bool values = false;   // of V planes
+  bool queries = false;  // query rows after RoPE
+};
+
+// What a policy may know of a model beside the shape of its lanes.
+struct ModelFacts {
+  uint32_t n_heads = 0;  // query heads, a multiple of the KV heads
+  // RoPE: position p turns pair i of a head by the angle p * inverse_frequencies[i].
+  std::vector<float> inverse_frequencies;
+  bool interleaved = false;                  // pairs are (2i, 2i + 1), else (i, i + head_dim / 2)
+  bool key_norm = false;                     // keys are normalised per head before RoPE
+  std::vector<std::vector<float>> key_bias;  // by layer, [n_kv_heads * head_dim]; may be empty
+
+  uint32_t Group(uint32_t n_kv_heads) const { return n_heads / n_kv_heads; }
 };
 
 struct Traits {
@@ -56,6 +72,16 @@ struct Traits {
 struct SequenceInfo {
   LaneShape shape;
   std::vector<PositionSpan> pinned;  // spans that must stay
+};
+
+// Query rows of consecutive positions in one layer, [n_heads * head_dim] each, as attention uses
+// them: after RoPE, not scaled. Valid during the call.
+struct LayerQueries {
+  uint32_t layer = 0;
+  uint32_t first_position = 0;
+  Rows rows;
+  const Kernels* kernels = nullptr;
+  Workers* workers = nullptr;  // may be null
 };
 
 // Where a sequence stands before (MaxRows) or after (Observe) a pass.
@@ -86,6 +112,9 @@ class PolicyState {
   virtual ~PolicyState() = default;
   // Most rows of the next pass.
   virtual uint32_t MaxRows(const Progress& before) const = 0;
+  // How many query rows it wants to see of a pass of `rows` rows: the last ones.
+  virtual uint32_t QueryRows(uint32_t rows) const { return 0; }
+  virtual void TakeQueries(const LayerQueries& queries) {}
   // Adds to `plan`; a function of its arguments and this state. `workers` may be null.
   virtual void Observe(const Progress& after, const KvView& view, Workers* workers, Plan* plan) = 0;
   virtual std::unique_ptr<PolicyState> Fork() const = 0;
@@ -100,12 +129,17 @@ class Policy {
   // Canonical spec with all parameters: part of the key of anything cached.
   // "keydiff:budget=2048,block=128,..."
   virtual std::string Spec() const = 0;
-  // Bound on entries for a sequence that comes to `tokens` positions. Errors: kInvalid when the
-  // protected entries alone exceed the budget, naming both counts.
-  virtual Growth MaxGrowth(uint64_t tokens, uint64_t protected_entries) const = 0;
+  // Bound on entries for a sequence that comes to `tokens` positions, `prompt` of which are prompt.
+  // Errors: kInvalid when the protected entries alone exceed the budget, naming both counts.
+  virtual Growth MaxGrowth(uint64_t prompt, uint64_t tokens, uint64_t protected_entries) const = 0;
+  // Bytes of what a state records of such a sequence; they count against the KV budget.
+  virtual uint64_t EvidenceBytes(const Growth& growth) const { return 0; }
   virtual std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const = 0;
   // Prompt positions at which a state may be taken over by others are multiples of this.
   virtual uint32_t block() const = 0;
+  // Where nothing was dropped yet, a state that begins in the middle of a prompt works like one
+  // that saw it all, if it sees this many tokens of it. None: it must have seen everything.
+  virtual std::optional<uint32_t> rows_to_see() const { return 1; }
   // Spans pinned by default (system text) are pinned unless pin=none.
   virtual bool pins() const = 0;
 };
@@ -113,14 +147,15 @@ class Policy {
 // All registered policies, by name.
 std::span<const Traits* const> AllPolicies();
 
-// What a spec's budget may be derived from when it names none.
-struct BudgetContext {
-  uint64_t memory_bytes = 0;  // explicit --kv-memory, or 0
+// What a policy is made for.
+struct PolicyContext {
+  uint64_t memory_bytes = 0;  // explicit --kv-memory that a budget may follow from, or 0
   LaneShape shape;
+  ModelFacts facts;
 };
 // Parses "NAME:k=v,...". "none" and the empty spec give nullptr. Errors: kUsage (unknown name or
 // key, with the nearest one; limits; sink + recent >= budget; neither budget, keep nor an explicit
 // memory size).
-std::unique_ptr<Policy> MakePolicy(std::string_view spec, const BudgetContext& context);
+std::unique_ptr<Policy> MakePolicy(std::string_view spec, const PolicyContext& context);
 
 }  // namespace kvasir

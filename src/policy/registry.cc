@@ -2,20 +2,38 @@
 #include <array>
 
 #include "base/error.h"
+#include "policy/adakv/adakv.h"
+#include "policy/expected/expected.h"
+#include "policy/h2o/h2o.h"
 #include "policy/keydiff/keydiff.h"
+#include "policy/knorm/knorm.h"
 #include "policy/policy.h"
+#include "policy/pyramidkv/pyramidkv.h"
 #include "policy/random/random.h"
+#include "policy/rkv/rkv.h"
+#include "policy/rpc/rpc.h"
+#include "policy/snapkv/snapkv.h"
 #include "policy/streaming/streaming.h"
+#include "policy/tova/tova.h"
 
 namespace kvasir {
 
 namespace {
 struct Method {
   const Traits* traits;
-  std::unique_ptr<Policy> (*make)(const OptionValues&, const BudgetContext&);
+  std::unique_ptr<Policy> (*make)(const OptionValues&, const PolicyContext&);
 };
 constexpr Method kMethods[] = {
     {&kKeyDiffTraits, &MakeKeyDiff},
+    {&kRpcTraits, &MakeRpc},
+    {&kSnapKvTraits, &MakeSnapKv},
+    {&kPyramidKvTraits, &MakePyramidKv},
+    {&kAdaKvTraits, &MakeAdaKv},
+    {&kExpectedTraits, &MakeExpected},
+    {&kH2oTraits, &MakeH2o},
+    {&kTovaTraits, &MakeTova},
+    {&kRkvTraits, &MakeRkv},
+    {&kKnormTraits, &MakeKnorm},
     {&kStreamingTraits, &MakeStreaming},
     {&kRandomTraits, &MakeRandom},
 };
@@ -32,7 +50,7 @@ std::span<const Traits* const> AllPolicies() {
   return traits;
 }
 
-std::unique_ptr<Policy> MakePolicy(std::string_view spec, const BudgetContext& context) {
+std::unique_ptr<Policy> MakePolicy(std::string_view spec, const PolicyContext& context) {
   if (spec.empty() || spec == "none") return nullptr;
   const NamedSpec parts = SplitSpec(spec, kWhere);
   const auto* const method =

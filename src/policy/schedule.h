@@ -1,12 +1,15 @@
-// The schedule and the budget that grid policies share (KeyDiff, StreamingLLM, random, ...).
+// Schedules: after which passes entries are dropped, and down to how many.
 //
-// In the prompt a plan is made at absolute multiples of the block and at the prompt's end, down to
-// N entries per lane. In generation it is made when a lane would hold more than N, down to N -
-// slack, so that one selection serves slack + 1 tokens. Peak entries per lane: N + block in the
-// prompt, N + 1 in generation. [contract: policy.grid]
+// GridSchedule (KeyDiff, StreamingLLM, random, ...): in the prompt at absolute multiples of the
+// block and at the prompt's end, down to N entries per lane; in generation when a lane would hold
+// more than N, down to N - slack, so that one selection serves slack + 1 tokens. Peak entries per
+// lane: N + block in the prompt, N + 1 in generation. [contract: policy.grid]
+//
+// PromptEndSchedule (SnapKV, ...): once, when the prompt has been read, and then, if asked for,
+// every so many tokens or when a buffer behind the budget is full. The whole prompt is resident.
 //
 // The budget is one number over all lanes (N times their count): layers that skip=k leaves whole
-// are counted in it, so that the others pay for them.
+// are counted in it, so that the others pay for them. Schedules are immutable and shared.
 #pragma once
 
 #include <cstdint>
@@ -27,13 +30,23 @@ struct GridParams {
   bool pins = true;
   uint32_t skip = 0;
   std::optional<uint32_t> slack;  // none: min(32, N / 16)
+  double recent_share = 0;        // of N: protects at least so many of the last tokens
+  uint32_t every = 0;   // after a prompt's end: generated tokens between two selections; 0: none
+  uint32_t buffer = 0;  // or: tokens beyond N that start one
 
   // N after `seen` tokens, `pinned` entries of which are pinned.
   uint64_t Budget(uint64_t seen, uint64_t pinned) const;
   uint64_t Slack(uint64_t budget) const;  // below `budget`
   // Most rows between two commits: a block, or the tokens one selection serves.
   uint64_t RowsBetweenCommits(uint64_t budget) const;
+  // The last tokens that stay under a budget of `n`.
+  uint32_t Recent(uint64_t n) const;
+  // Entries that stay whatever their score, under a budget of `n`.
+  uint64_t Always(uint64_t n, uint64_t pinned) const { return uint64_t{sink} + Recent(n) + pinned; }
 };
+
+// A block that no prompt fills: one selection at the prompt's end.
+inline constexpr uint32_t kWholePrompt = 1 << 24;
 
 // Common keys of a grid policy. Methods list these in their tables, and add their own.
 inline constexpr Option kBudgetOption = {
@@ -54,7 +67,7 @@ inline constexpr Option kBlockOption = {
     .name = "block",
     .type = OptionType::kCount,
     .min = 1,
-    .max = 4096,
+    .max = kWholePrompt,
     .value = "128",
     .help = "Prompt tokens between two selections, at absolute multiples; part of the cache key."};
 constexpr Option SinkOption(std::string_view value) {
@@ -92,29 +105,82 @@ constexpr Option SlackOption(std::string_view value) {
               "slack + 1 tokens; min(32, budget / 16) if absent."};
 }
 
-// Reads the common keys except budget and keep.
-GridParams ReadCommonKeys(const OptionValues& values, const BudgetContext& context);
+// Reads the common keys that the method's table has, except budget and keep.
+GridParams ReadCommonKeys(const OptionValues& values, const PolicyContext& context);
 // Sets budget or keep from the values, or the budget from the context's memory: the largest N whose
-// lanes, for an endless sequence, fit an empty pool of that size. Errors: kUsage.
-void ReadBudget(const OptionValues& values, const BudgetContext& context, GridParams* params);
+// lanes, for an endless sequence, fit an empty pool of that size beside what is recorded. Errors:
+// kUsage.
+void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
+                uint64_t evidence_bytes = 0);
 // Errors: kUsage when sink + recent or slack leave nothing of a fixed budget.
 void CheckBudget(const OptionValues& values, const GridParams& params);
 // "budget=2048,block=128,sink=0,pin=system,skip=0,slack=32", as MakePolicy reads it.
 std::string FormatParams(const GridParams& params);
 
-// The schedule of one sequence.
+// What a sequence holds when a schedule is asked.
+struct Held {
+  uint64_t entries = 0;  // of all lanes
+  uint64_t lanes = 0;
+  uint64_t pinned = 0;  // entries of a lane that are pinned
+};
+
 class Schedule {
  public:
-  Schedule(const GridParams& params, uint64_t pinned) : params_(params), pinned_(pinned) {}
-
-  // Most rows of the next pass; `entries` is the sum over `lanes` lanes.
-  uint32_t MaxRows(const Progress& before, uint64_t entries, uint64_t lanes) const;
+  virtual ~Schedule() = default;
+  // Most rows of the next pass: up to the next point where entries may have to go.
+  virtual uint32_t MaxRows(const Progress& before, const Held& held) const = 0;
   // Entries that all lanes together may keep after this pass; none when nothing is to be dropped.
-  std::optional<uint64_t> Target(const Progress& after, uint64_t entries, uint64_t lanes) const;
+  virtual std::optional<uint64_t> Target(const Progress& after, const Held& held) const = 0;
+  // Positions that stay at such a point, whatever was pinned.
+  virtual void Protect(const Progress& after, std::vector<PositionSpan>* spans) const = 0;
+  // As Policy::MaxGrowth; `name` and `n_layers` are the policy's.
+  virtual Growth MaxGrowth(std::string_view name, uint32_t n_layers, uint64_t prompt,
+                           uint64_t tokens, uint64_t pinned) const = 0;
+  // "budget=2048,block=128,...", as MakePolicy reads it.
+  virtual std::string Format() const = 0;
+  virtual uint32_t block() const { return 1; }
+  virtual bool pins() const = 0;
+  virtual uint32_t skip() const { return 0; }  // first layers that keep everything
+};
+
+// What schedules with a budget share.
+class BudgetSchedule : public Schedule {
+ public:
+  explicit BudgetSchedule(const GridParams& params);
+  void Protect(const Progress& after, std::vector<PositionSpan>* spans) const override;
+  Growth MaxGrowth(std::string_view name, uint32_t n_layers, uint64_t prompt, uint64_t tokens,
+                   uint64_t pinned) const override;
+  bool pins() const override { return params_.pins; }
+  uint32_t skip() const override { return params_.skip; }
+  const GridParams& params() const { return params_; }
+
+ protected:
+  // Most rows between two commits.
+  virtual uint64_t Rows(uint64_t budget, uint64_t prompt, uint64_t tokens) const = 0;
+  const GridParams params_;
+};
+
+class GridSchedule final : public BudgetSchedule {
+ public:
+  using BudgetSchedule::BudgetSchedule;
+  uint32_t MaxRows(const Progress& before, const Held& held) const override;
+  std::optional<uint64_t> Target(const Progress& after, const Held& held) const override;
+  std::string Format() const override { return FormatParams(params_); }
+  uint32_t block() const override { return params_.block; }
 
  private:
-  GridParams params_;
-  uint64_t pinned_;
+  uint64_t Rows(uint64_t budget, uint64_t prompt, uint64_t tokens) const override;
+};
+
+class PromptEndSchedule final : public BudgetSchedule {
+ public:
+  using BudgetSchedule::BudgetSchedule;
+  uint32_t MaxRows(const Progress& before, const Held& held) const override;
+  std::optional<uint64_t> Target(const Progress& after, const Held& held) const override;
+  std::string Format() const override;
+
+ private:
+  uint64_t Rows(uint64_t budget, uint64_t prompt, uint64_t tokens) const override;
 };
 
 }  // namespace kvasir

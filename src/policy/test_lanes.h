@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -30,6 +31,16 @@ inline LaneShape F32Shape(uint32_t layers, uint32_t kv_heads, uint32_t dim) {
           .v_codec = Codec::kF32};
 }
 
+// A model with `group` query heads for each KV head of a shape.
+inline ModelFacts FactsFor(const LaneShape& shape, uint32_t group) {
+  ModelFacts facts = {.n_heads = shape.n_kv_heads * group};
+  for (uint32_t i = 0; i < shape.head_dim / 2; ++i) {
+    facts.inverse_frequencies.push_back(
+        std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim)));
+  }
+  return facts;
+}
+
 // A number in [0, 1) that depends on its arguments alone.
 inline float HashedUnit(uint64_t a, uint64_t b = 0, uint64_t c = 0, uint64_t d = 0) {
   uint64_t x = 0x243f6a8885a308d3;
@@ -51,6 +62,9 @@ inline KeyMaker RandomKeys(uint32_t dim, uint64_t seed) {
     return key;
   };
 }
+
+// Query heads per KV head of the models that tests make up.
+inline constexpr uint32_t kTestGroup = 2;
 
 // One sequence in a store of its own, run the way an engine runs it.
 class TestSequence {
@@ -84,12 +98,41 @@ class TestSequence {
           const std::vector<float> key = keys_(layer, h, cursor.first_position() + r);
           CHECK(key.size() == shape.head_dim);
           std::copy(key.begin(), key.end(), k.begin() + r * stride + h * shape.head_dim);
+          if (!values_) continue;
+          const std::vector<float> value = values_(layer, h, cursor.first_position() + r);
+          std::copy(value.begin(), value.end(), v.begin() + r * stride + h * shape.head_dim);
         }
       }
       cursor.Append(layer, Rows{k.data(), n, width, stride}, Rows{v.data(), n, width, stride});
     }
     cursor.Finish();
   }
+  // Shows `state` the queries it wants of the next `n` rows, as a forward pass does. `query_heads`
+  // numbers heads over all groups; without a maker they are random.
+  void ShowQueries(PolicyState* state, uint32_t n, uint32_t query_heads) {
+    const uint32_t wanted = state->QueryRows(n);
+    if (wanted == 0) return;
+    const LaneShape& shape = set_->shape();
+    const size_t width = size_t{query_heads} * shape.head_dim;
+    const uint32_t first = position() + n - wanted;
+    std::vector<float> q(wanted * width);
+    for (uint32_t l = 0; l < shape.n_layers; ++l) {
+      const uint32_t layer = shape.first_layer + l;
+      for (uint32_t r = 0; r < wanted; ++r) {
+        for (uint32_t h = 0; h < query_heads; ++h) {
+          const std::vector<float> row = queries_(layer, h, first + r);
+          CHECK(row.size() == shape.head_dim);
+          std::copy(row.begin(), row.end(), q.begin() + r * width + h * shape.head_dim);
+        }
+      }
+      state->TakeQueries({.layer = layer,
+                          .first_position = first,
+                          .rows = {q.data(), wanted, width, width},
+                          .kernels = &kernels_});
+    }
+  }
+  void SetValues(KeyMaker values) { values_ = std::move(values); }
+  void SetQueries(KeyMaker queries) { queries_ = std::move(queries); }
   void Commit(const Plan& plan) { store_->Commit(set_, plan); }
   std::vector<uint32_t> Positions(uint32_t layer, uint32_t head) const {
     std::vector<uint32_t> positions;
@@ -138,6 +181,7 @@ class TestSequence {
       const uint32_t rows =
           std::min({state.MaxRows(before), max_rows, std::min(limit, end) - position()});
       CHECK(rows >= 1);
+      ShowQueries(&state, rows, set_->shape().n_kv_heads * kTestGroup);
       Append(rows);
       const uint64_t entries = MostEntries();
       Plan plan;
@@ -157,6 +201,8 @@ class TestSequence {
   KeyMaker keys_;
   std::shared_ptr<Store> store_;  // outlives the sets of all forks
   LaneSetHandle set_;
+  KeyMaker values_;
+  KeyMaker queries_ = RandomKeys(set_->shape().head_dim, 77);
 };
 
 // A lane laid out by hand in f32: slot by slot, a missing key is a dead slot that holds NaN.

@@ -67,11 +67,6 @@ std::string_view Finished(const Generation& generation) {
 
 }  // namespace
 
-std::string_view Name(PlaneUse use) {
-  constexpr std::string_view kNames[kPlaneUses] = {"f32", "f16", "bf16", "q8", "q4", "positions"};
-  return kNames[static_cast<int>(use)];
-}
-
 class Metrics::Impl {
  public:
   explicit Impl(const MetricsInfo& info)

@@ -21,8 +21,6 @@ namespace kvasir {
 
 struct EngineSnapshot;
 
-std::string_view Name(PlaneUse use);  // "f16", "positions"
-
 // What is known of the server before its first request.
 struct MetricsInfo {
   std::string model_name, version, simd;

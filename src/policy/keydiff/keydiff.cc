@@ -38,17 +38,14 @@ constinit const Traits kKeyDiffTraits = {
     .needs = {.keys = true},
 };
 
-std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const BudgetContext& context) {
-  GridParams params = ReadCommonKeys(values, context);
-  ReadBudget(values, context, &params);
-  CheckBudget(values, params);
+std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const PolicyContext& context) {
   const std::string anchor = values.Text("anchor");
   const bool invert = values.On("invert");
   auto scorer = std::make_unique<KeyDiffScorer>(
       anchor == "raw" ? KeyDiffScorer::Anchor::kRaw : KeyDiffScorer::Anchor::kUnit, invert);
-  return std::make_unique<GridPolicy>(
-      kKeyDiffTraits, params, context.shape.n_layers, std::move(scorer),
-      fmt::format(",recent={},anchor={},invert={}", params.recent, anchor, invert ? "on" : "off"));
+  return MakeGridPolicy(kKeyDiffTraits, values, context, std::move(scorer),
+                        fmt::format(",recent={},anchor={},invert={}", values.Count("recent"),
+                                    anchor, invert ? "on" : "off"));
 }
 
 float KeyDiffScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,

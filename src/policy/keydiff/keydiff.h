@@ -10,12 +10,12 @@
 
 #include <memory>
 
-#include "policy/grid_policy.h"
+#include "policy/retention.h"
 
 namespace kvasir {
 
 extern const Traits kKeyDiffTraits;
-std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const BudgetContext& context);
+std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const PolicyContext& context);
 
 class KeyDiffScorer final : public Scorer {
  public:

@@ -245,8 +245,9 @@ TEST_P(KeyDiffTest, ScratchOfAnotherLaneLeavesNoTrace) {
     GatherPositions(view, &positions);
     std::vector<float> used(n), fresh(n);
     ScorerScratch none;
-    const float factor = kUnit.Score({view, positions, 0, 0, &kernels()}, &scratch, used);
-    EXPECT_EQ(kUnit.Score({view, positions, 0, 0, &kernels()}, &none, fresh), factor);
+    const ScoredLane scored = {.view = view, .positions = positions, .kernels = &kernels()};
+    const float factor = kUnit.Score(scored, &scratch, used);
+    EXPECT_EQ(kUnit.Score(scored, &none, fresh), factor);
     EXPECT_EQ(used, fresh);
   }
 }

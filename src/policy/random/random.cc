@@ -37,14 +37,10 @@ constinit const Traits kRandomTraits = {
     .sharing = Sharing::kGrid,
 };
 
-std::unique_ptr<Policy> MakeRandom(const OptionValues& values, const BudgetContext& context) {
-  GridParams params = ReadCommonKeys(values, context);
-  ReadBudget(values, context, &params);
-  CheckBudget(values, params);
+std::unique_ptr<Policy> MakeRandom(const OptionValues& values, const PolicyContext& context) {
   const uint64_t seed = values.Count("seed");
-  return std::make_unique<GridPolicy>(kRandomTraits, params, context.shape.n_layers,
-                                      std::make_unique<RandomScorer>(seed),
-                                      fmt::format(",recent={},seed={}", params.recent, seed));
+  return MakeGridPolicy(kRandomTraits, values, context, std::make_unique<RandomScorer>(seed),
+                        fmt::format(",recent={},seed={}", values.Count("recent"), seed));
 }
 
 float RandomScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,

@@ -10,12 +10,12 @@
 #include <cstdint>
 #include <memory>
 
-#include "policy/grid_policy.h"
+#include "policy/retention.h"
 
 namespace kvasir {
 
 extern const Traits kRandomTraits;
-std::unique_ptr<Policy> MakeRandom(const OptionValues& values, const BudgetContext& context);
+std::unique_ptr<Policy> MakeRandom(const OptionValues& values, const PolicyContext& context);
 
 class RandomScorer final : public Scorer {
  public:

@@ -49,7 +49,7 @@ TEST(Random, KeepsAnEvenSampleOfTheWholePast) {
   // A draw per block instead of one for all would leave little of the first blocks.
   const LaneShape shape = F32Shape(8, 8, 1);
   const auto policy = MakePolicy("random:budget=64,block=32", {.shape = shape});
-  TestSequence sequence(shape, MaxDemand(shape, policy->MaxGrowth(512, 0)), RandomKeys(1, 1));
+  TestSequence sequence(shape, MaxDemand(shape, policy->MaxGrowth(512, 512, 0)), RandomKeys(1, 1));
   const auto state = policy->Begin({.shape = shape});
   sequence.Run(*state, 512, 512);
   std::vector<int> quarters(4, 0);

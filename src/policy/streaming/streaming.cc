@@ -29,7 +29,7 @@ constinit const Traits kStreamingTraits = {
     .sharing = Sharing::kGrid,
 };
 
-std::unique_ptr<Policy> MakeStreaming(const OptionValues& values, const BudgetContext& context) {
+std::unique_ptr<Policy> MakeStreaming(const OptionValues& values, const PolicyContext& context) {
   GridParams params = ReadCommonKeys(values, context);
   if (values.Has("recent")) {
     params.budget = params.sink + values.Count("recent") - 1;
@@ -45,8 +45,10 @@ std::unique_ptr<Policy> MakeStreaming(const OptionValues& values, const BudgetCo
   }
   params.recent = 0;
   CheckBudget(values, params);
-  return std::make_unique<GridPolicy>(kStreamingTraits, params, context.shape.n_layers,
-                                      std::make_unique<StreamingScorer>(), "");
+  return std::make_unique<RetentionPolicy>(
+      kStreamingTraits, context,
+      RetentionParts{.schedule = std::make_unique<GridSchedule>(params),
+                     .scorer = std::make_unique<StreamingScorer>()});
 }
 
 float StreamingScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,

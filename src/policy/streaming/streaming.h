@@ -10,19 +10,19 @@
 
 #include <memory>
 
-#include "policy/grid_policy.h"
+#include "policy/retention.h"
 
 namespace kvasir {
 
 extern const Traits kStreamingTraits;
-std::unique_ptr<Policy> MakeStreaming(const OptionValues& values, const BudgetContext& context);
+std::unique_ptr<Policy> MakeStreaming(const OptionValues& values, const PolicyContext& context);
 
 // The later, the higher. Sinks stay because they are protected.
 class StreamingScorer final : public Scorer {
  public:
   float Score(const ScoredLane& lane, ScorerScratch* scratch,
               std::span<float> scores) const override;
-  bool lockstep() const override { return true; }
+  Grain grain() const override { return Grain::kModel; }
 };
 
 }  // namespace kvasir

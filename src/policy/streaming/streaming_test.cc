@@ -19,7 +19,7 @@ TEST(Streaming, ScoresRiseWithThePosition) {
 TEST(Streaming, KeepsSinksAndTheWindowOfEveryLane) {
   const LaneShape shape = F32Shape(2, 3, 4);
   const auto policy = MakePolicy("streaming:sink=3,recent=20,block=16", {.shape = shape});
-  TestSequence sequence(shape, MaxDemand(shape, policy->MaxGrowth(300, 0)), RandomKeys(4, 1));
+  TestSequence sequence(shape, MaxDemand(shape, policy->MaxGrowth(300, 300, 0)), RandomKeys(4, 1));
   const auto state = policy->Begin({.shape = shape});
   sequence.Run(*state, 200, 300, nullptr, [&](const TestSequence::Step& step) {
     std::vector<uint32_t> expected;

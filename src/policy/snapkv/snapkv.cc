@@ -1,0 +1,115 @@
+#include "policy/snapkv/snapkv.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "policy/adakv/ada_allocation.h"
+#include "policy/attention_sweep.h"
+#include "policy/pyramidkv/pyramid_allocation.h"
+#include "policy/query_window.h"
+
+namespace kvasir {
+
+namespace {
+constexpr Option kOptions[] = {
+    kBudgetOption,
+    kKeepOption,
+    kWindowOption,
+    kKernelOption,
+    kPoolOption,
+    SinkOption("0"),
+    kPinOption,
+    kSkipOption,
+    kEveryOption,
+    Option{.name = "alloc",
+           .type = OptionType::kChoice,
+           .value = "uniform",
+           .choices = "uniform|pyramid|ada",
+           .help = "How the budget is spread over layers and heads."},
+    kBetaOption,
+    kFloorOption,
+};
+}  // namespace
+
+constinit const Traits kSnapKvTraits = {
+    .name = "snapkv",
+    .summary = "keeps what the last queries of the prompt attend to, once it has been read",
+    .options = kOptions,
+    .sharing = Sharing::kPrivate,
+    .needs = {.keys = true, .queries = true},
+};
+
+std::unique_ptr<Policy> MakeSnapKv(const OptionValues& values, const PolicyContext& context) {
+  return MakeSnapKvWith(kSnapKvTraits, values, context, values.Text("alloc"));
+}
+
+std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues& values,
+                                       const PolicyContext& context, std::string_view allocation) {
+  const auto window = static_cast<uint32_t>(values.Count("window"));
+  const auto kernel = static_cast<uint32_t>(values.Count("kernel"));
+  if (kernel % 2 == 0) {
+    Fail(Code::kUsage,
+         "{}: kernel={} must be odd: a score is pooled over as many entries before it "
+         "as after it",
+         values.where(), kernel);
+  }
+  GridParams params = ReadCommonKeys(values, context);
+  params.recent = window;
+  ReadBudget(values, context, &params);
+  CheckBudget(values, params);
+  const std::string pool = values.Text("pool");
+  std::string suffix = fmt::format(",window={},kernel={},pool={}", window, kernel, pool);
+  if (traits.name == kSnapKvTraits.name) suffix += fmt::format(",alloc={}", allocation);
+  RetentionParts parts;
+  if (allocation == "pyramid") {
+    const double beta = values.Real("beta");
+    suffix += fmt::format(",beta={}", beta);
+    parts.allocation = std::make_unique<PyramidAllocation>(window, beta);
+  } else if (allocation == "ada") {
+    parts.allocation = MakeAdaAllocation(values, &suffix);
+  }
+  parts.schedule = std::make_unique<PromptEndSchedule>(params);
+  parts.scorer = std::make_unique<SnapKvScorer>(
+      context.facts.n_heads, window, kernel,
+      pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
+  parts.suffix = std::move(suffix);
+  return std::make_unique<RetentionPolicy>(traits, context, std::move(parts));
+}
+
+std::unique_ptr<Evidence> SnapKvScorer::NewEvidence(const LaneShape& shape) const {
+  return std::make_unique<QueryWindow>(shape, n_heads_, window_);
+}
+
+uint64_t SnapKvScorer::EvidenceBytes(const LaneShape& shape, const Growth& growth) const {
+  return QueryWindow::Bytes(shape, n_heads_, window_);
+}
+
+float SnapKvScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
+                          std::span<float> scores) const {
+  const auto& window = static_cast<const QueryWindow&>(*lane.evidence);
+  AttentionSweep sweep(lane.view, *lane.kernels, {}, scratch);
+  const uint32_t n = window.n_rows(lane.layer);
+  const size_t stride = ReadScaledQueries(window, lane.layer, lane.head, n, *lane.kernels, scratch);
+  std::fill(scores.begin(), scores.end(), 0.0f);
+  sweep.AddProbabilities(scratch->dots.data(), stride, size_t{n} * window.group(), window.group(),
+                         window.end(lane.layer) - n, /*causal=*/true, scores);
+  // The mean over the group: heads that compete with each other are judged by it.
+  for (float& score : scores) score /= static_cast<float>(window.group());
+  return 1;
+}
+
+void SnapKvScorer::Shape(const ScoredLane& lane, ScorerScratch* scratch,
+                         std::span<float> scores) const {
+  const uint32_t first = lane.at.position - std::min(lane.at.position, window_);
+  const auto end = std::lower_bound(lane.positions.begin(), lane.positions.end(), first);
+  const std::span<float> before = scores.first(static_cast<size_t>(end - lane.positions.begin()));
+  if (pool_ == Pool::kMax) {
+    MaxPool(before, kernel_, &scratch->sums);
+  } else {
+    AveragePool(before, kernel_, &scratch->sums);
+  }
+}
+
+}  // namespace kvasir
