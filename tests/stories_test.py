@@ -195,6 +195,45 @@ class Likelihood(ProcessTest):
 
 
 @needs_stories
+class Keep(ProcessTest):
+    N = 300
+
+    def keep(self, policy, *flags):
+        with tempfile.NamedTemporaryFile("w", suffix=".ids") as ids:
+            ids.write(" ".join(str(3 + i * 37 % 500) for i in range(self.N)))
+            ids.flush()
+            result = self.json("eval", "keep", "-m", STORIES, "--tokens", ids.name, "--kv-policy", policy, *flags)
+        self.assertEqual(set(result), {"tokens", "kept", "bytes_end"})
+        self.assertEqual(result["tokens"], self.N)
+        self.assertEqual([len(heads) for heads in result["kept"]], [4] * 5)
+        for lane in (lane for heads in result["kept"] for lane in heads):
+            self.assertEqual(lane, sorted(set(lane)))
+        return result
+
+    def test_lists_are_as_long_as_the_budget_and_bytes_follow(self):
+        dense = self.keep("none")
+        self.assertEqual(dense["kept"], [[list(range(self.N))] * 4] * 5)
+        for policy in ("keydiff:budget=64", "streaming:budget=64", "random:budget=64"):
+            result = self.keep(policy)
+            self.assertEqual({len(lane) for heads in result["kept"] for lane in heads}, {64}, policy)
+            self.assertLess(result["bytes_end"], dense["bytes_end"] / 2, policy)
+        self.assertEqual(self.keep("streaming:budget=64,sink=4")["kept"][3][2], [0, 1, 2, 3, *range(self.N - 60, self.N)])
+
+    def test_one_choice_after_the_whole_text_is_another_than_one_a_block(self):
+        policy = "keydiff:budget=64,slack=0"
+        whole = self.keep(policy, "--compute", "f32", "--block", "whole")
+        self.assertEqual(whole, self.keep(policy + ",block=32", "--compute", "f32", "--block", 5000))
+        self.assertEqual(whole, self.keep(policy, "--compute", "f32", "--block", "whole", "--chunk", 7, "-t", 1))
+        self.assertNotEqual(whole["kept"], self.keep(policy, "--compute", "f32", "--block", 32)["kept"])
+
+    def test_a_block_that_is_none_is_refused(self):
+        args = ("eval", "keep", "-m", STORIES, "--tokens", "/dev/null", "--kv-policy", "keydiff:budget=64")
+        self.refused(2, *args, "--block", "some", says=("--block", "whole"))
+        self.refused(2, *args, "--block", 0, says=("block", 1))
+        self.refused(2, *args[:-2], says=("--kv-policy",))
+
+
+@needs_stories
 class DamagedFiles(ProcessTest):
     """Whatever is done to a model file, the answer is text or one line, never a crash."""
 

@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "cli/files.h"
+#include "cli/eval_text.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/setup.h"
@@ -10,28 +10,10 @@
 
 namespace kvasir {
 
-namespace {
-
-std::vector<int32_t> TokensFrom(const Arguments& args, OpenedModel& opened) {
-  if (args.Given("file") == args.Given("tokens")) {
-    Fail(Code::kUsage, "eval ppl: give a text with -f FILE, or token ids with --tokens FILE");
-  }
-  if (args.Given("tokens")) {
-    const std::string path = args.values().Text("tokens");
-    const std::vector<int32_t> ids = ParseTokenIds(ReadTextFile(path, "--tokens"), path);
-    CheckTokenIds(ids, opened.file().config().vocab_size, path);
-    return ids;
-  }
-  const std::string text = ReadTextFile(args.values().Text("file"), "--file");
-  return opened.Prompts(args, /*chat=*/false).Plain(text).tokens;
-}
-
-}  // namespace
-
 void EvalPplVerb(const Arguments& args) {
   Output output(args);
   OpenedModel opened(args);
-  const std::vector<int32_t> tokens = TokensFrom(args, opened);
+  const std::vector<int32_t> tokens = EvalTokens(args, opened);
   Session session(args, opened, /*batch=*/false);
   Perplexity result;
   {

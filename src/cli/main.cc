@@ -50,6 +50,9 @@ int Dispatch(const Arguments& args) {
     case kEvalPpl:
       EvalPplVerb(args);
       return 0;
+    case kEvalKeep:
+      EvalKeepVerb(args);
+      return 0;
     case kTokenize:
       TokenizeVerb(args);
       return 0;

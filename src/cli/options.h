@@ -31,6 +31,7 @@ enum Verb : uint32_t {
   kServe = 1 << 8,
   kQuantize = 1 << 9,
   kBench = 1 << 10,
+  kEvalKeep = 1 << 11,
   kEval = 1 << 12,
 };
 

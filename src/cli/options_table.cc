@@ -4,7 +4,9 @@ namespace kvasir {
 
 namespace {
 
-constexpr uint32_t kModelVerbs = kRun | kBatch | kServe | kEvalPpl | kEval | kBench;  // run a model
+// Those that run a model.
+constexpr uint32_t kModelVerbs =
+    kRun | kBatch | kServe | kEvalPpl | kEvalKeep | kEval | kBench;
 constexpr uint32_t kAllVerbs = kModelVerbs | kTokenize | kTemplate | kInspect | kDoctor;
 constexpr uint32_t kGenerate = kRun | kBatch | kServe;
 // Verbs that end with a result.
@@ -20,6 +22,8 @@ constexpr CliVerb kVerbs[] = {
      "model"},
     {kEvalPpl, "eval ppl", "-m MODEL (-f FILE | --tokens FILE) [flags]",
      "perplexity of a text: one sequence, every token's loss", "model"},
+    {kEvalKeep, "eval keep", "-m MODEL (-f FILE | --tokens FILE) --kv-policy SPEC [flags]",
+     "which entries a policy leaves of a text, by layer and KV head", "model"},
     {kEval,
      "eval",
      "-m MODEL --suite SPEC [--case LABEL='FLAGS'] [flags]",
@@ -64,7 +68,7 @@ constexpr CliOption kOptions[] = {
      {},
      "TEXT"},
     {{.name = "file", .help = "prompt from a file, taken as it is; - reads standard input"},
-     kRun | kEvalPpl | kTokenize,
+     kRun | kEvalPpl | kEvalKeep | kTokenize,
      "f",
      {},
      "FILE"},
@@ -124,7 +128,7 @@ constexpr CliOption kOptions[] = {
      {},
      {}},
     {{.name = "tokens", .help = "token ids from a file, separated by white space"},
-     kEvalPpl,
+     kEvalPpl | kEvalKeep,
      {},
      {},
      "FILE"},
@@ -227,7 +231,7 @@ constexpr CliOption kOptions[] = {
       .type = kCount,
       .max = kMaxU64,
       .help = "seed of the sampling; without it a random one, which is printed"},
-     kModelVerbs & ~uint32_t{kBench | kEval},
+     kModelVerbs & ~uint32_t{kBench | kEval | kEvalKeep},
      "s",
      {},
      "N"},
@@ -259,6 +263,13 @@ constexpr CliOption kOptions[] = {
      {},
      {},
      "SPEC"},
+    {{.name = "block",
+      .help = "tokens between two selections, in place of the policy's block=; whole: one, after "
+              "the whole text"},
+     kEvalKeep,
+     {},
+     {},
+     "N|whole"},
     {{.name = "kv-codec",
       .help = "how entries are stored: f32 f16 bf16 q8 q4, for one side alone with "
               ":for=k or :for=v; may be given several times (default f16)"},

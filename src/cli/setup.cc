@@ -198,14 +198,17 @@ std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opene
                      [&](double fraction) { bar.Update(fraction); });
 }
 
-Session::Session(const Arguments& args, OpenedModel& opened, bool batch)
+Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
+                 const std::optional<std::string>& policy)
     : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
   const OptionValues& values = args.values();
   const bool exact = values.Text("compute") == "f32";
   codecs_ = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
 
   EngineOptions options;
-  options.policy = values.Has("kv-policy") ? values.Text("kv-policy") : "";
+  if (policy || values.Has("kv-policy")) {
+    options.policy = policy ? *policy : values.Text("kv-policy");
+  }
   options.k_codec = codecs_.k;
   options.v_codec = codecs_.v;
   options.context = values.Given("ctx-size") ? static_cast<uint32_t>(values.Count("ctx-size")) : 0;

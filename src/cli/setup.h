@@ -65,8 +65,10 @@ std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opene
 // An engine and everything it stands on.
 class Session {
  public:
-  // Loads the weights. `batch`: passes are as wide as --step-tokens, for many sequences.
-  Session(const Arguments& args, OpenedModel& opened, bool batch);
+  // Loads the weights. `batch`: passes are as wide as --step-tokens, for many sequences. `policy`:
+  // in place of --kv-policy.
+  Session(const Arguments& args, OpenedModel& opened, bool batch,
+          const std::optional<std::string>& policy = std::nullopt);
   ~Session();
 
   OpenedModel& opened() { return opened_; }

@@ -10,6 +10,7 @@ void BatchVerb(const Arguments& args);
 void ServeVerb(const Arguments& args);
 void EvalPplVerb(const Arguments& args);
 int EvalVerb(const Arguments& args);  // the exit code
+void EvalKeepVerb(const Arguments& args);
 void TokenizeVerb(const Arguments& args);
 void TemplateVerb(const Arguments& args);
 void InspectVerb(const Arguments& args);

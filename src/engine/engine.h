@@ -192,6 +192,10 @@ class Engine {
                                           PolicyState& observer);
   // Bytes of a kept state's lanes.
   uint64_t Bytes(const SequenceState& state) const { return store_.Bytes(*state.lanes); }
+  // A lane of a kept state, valid until the next pass.
+  LaneView View(const SequenceState& state, uint32_t layer, uint32_t head) const {
+    return store_.View(*state.lanes, layer, head);
+  }
   // No more tokens for a kept state: what its reservation has left goes back. Forks stay possible.
   void Freeze(SequenceState& state);
   // Lets go of every kept prefix that nobody runs on.
