@@ -133,6 +133,14 @@ RetentionState::Selection::Selection(RetentionState& state, const Progress& at, 
 }
 
 void RetentionState::Selection::Share(uint64_t target) {
+  if (state_.policy_.allocation().uneven()) {
+    // What is protected was never dropped: every lane holds it.
+    uint64_t always = 0;
+    for (const PositionSpan& span : spans_) {
+      always += std::min(span.second, at_.position) - std::min(span.first, at_.position);
+    }
+    for (LaneShare& share : shares_) share.always = std::min(always, share.entries);
+  }
   state_.policy_.allocation().OverLayers(shares_, heads_, target);
   if (grain() == Grain::kModel) {
     // A list for all lanes has one length: the remainder, less than one entry per lane, is left
