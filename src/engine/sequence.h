@@ -63,7 +63,6 @@ struct Engine::Sequence {
   std::span<const int32_t> Next(uint32_t n) const {
     return std::span(known).subspan(position(), n);
   }
-  PrefixQuery query() const { return {known, request.salt, request.pinned}; }
 };
 
 template <typename F>
