@@ -330,11 +330,15 @@ std::unique_ptr<PolicyState> RetentionPolicy::Begin(const SequenceInfo& info) co
   return std::make_unique<RetentionState>(*this, info);
 }
 
+EvidenceSize EvidenceSizeOf(const Scorer& scorer, const LaneShape& shape) {
+  return [&scorer, shape](const Growth& growth) { return scorer.EvidenceBytes(shape, growth); };
+}
+
 std::unique_ptr<Policy> MakeGridPolicy(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::unique_ptr<Scorer> scorer,
                                        std::string suffix) {
   GridParams params = ReadCommonKeys(values, context);
-  ReadBudget(values, context, &params);
+  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
   CheckBudget(values, params);
   return std::make_unique<RetentionPolicy>(
       traits, context,

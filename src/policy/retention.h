@@ -99,6 +99,9 @@ class RetentionPolicy final : public Policy {
   RetentionParts parts_;
 };
 
+// What a scorer has recorded, for ReadBudget; it must outlive that.
+EvidenceSize EvidenceSizeOf(const Scorer& scorer, const LaneShape& shape);
+
 // The usual way to put one together: common keys and a budget read from `values`.
 std::unique_ptr<Policy> MakeGridPolicy(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::unique_ptr<Scorer> scorer,

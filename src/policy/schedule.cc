@@ -66,13 +66,14 @@ uint64_t BudgetFromBytes(const OptionValues& values, const PolicyContext& contex
 }
 
 uint64_t BudgetFromMemory(const OptionValues& values, const PolicyContext& context,
-                          const GridParams& params, uint64_t evidence_bytes) {
+                          const GridParams& params, const EvidenceSize& evidence) {
   const Pool pool(context.memory_bytes);
   const auto fits = [&](uint64_t n) {
-    Demand demand = MaxDemand(context.shape, {.tokens = std::numeric_limits<uint32_t>::max(),
-                                              .cap = n,
-                                              .rows = params.RowsBetweenCommits(n)});
-    demand.AddSide(evidence_bytes);
+    const Growth growth = {.tokens = std::numeric_limits<uint32_t>::max(),
+                           .cap = n,
+                           .rows = params.RowsBetweenCommits(n)};
+    Demand demand = MaxDemand(context.shape, growth);
+    if (evidence) demand.AddSide(evidence(growth));
     return pool.FitsEmpty(demand);
   };
   uint64_t low = uint64_t{params.sink} + params.recent + 1;
@@ -92,7 +93,7 @@ uint64_t BudgetFromMemory(const OptionValues& values, const PolicyContext& conte
 }  // namespace
 
 void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
-                uint64_t evidence_bytes) {
+                const EvidenceSize& evidence) {
   if (values.Has("budget") && values.Has("keep")) {
     Fail(Code::kUsage, "{}: budget and keep exclude each other", values.where());
   }
@@ -102,7 +103,7 @@ void ReadBudget(const OptionValues& values, const PolicyContext& context, GridPa
     params->budget =
         values.IsSize("budget") ? BudgetFromBytes(values, context) : values.Count("budget");
   } else if (context.memory_bytes > 0) {
-    params->budget = BudgetFromMemory(values, context, *params, evidence_bytes);
+    params->budget = BudgetFromMemory(values, context, *params, evidence);
   } else {
     Fail(Code::kUsage, "{}: needs budget=N or keep=R, or an explicit --kv-memory to derive it from",
          values.where());

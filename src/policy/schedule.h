@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -107,11 +108,13 @@ constexpr Option SlackOption(std::string_view value) {
 
 // Reads the common keys that the method's table has, except budget and keep.
 GridParams ReadCommonKeys(const OptionValues& values, const PolicyContext& context);
+// Bytes of what a policy records of a sequence, as Policy::EvidenceBytes.
+using EvidenceSize = std::function<uint64_t(const Growth&)>;
 // Sets budget or keep from the values, or the budget from the context's memory: the largest N whose
 // lanes, for an endless sequence, fit an empty pool of that size beside what is recorded. Errors:
 // kUsage.
 void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
-                uint64_t evidence_bytes = 0);
+                const EvidenceSize& evidence = {});
 // Errors: kUsage when sink + recent or slack leave nothing of a fixed budget.
 void CheckBudget(const OptionValues& values, const GridParams& params);
 // "budget=2048,block=128,sink=0,pin=system,skip=0,slack=32", as MakePolicy reads it.

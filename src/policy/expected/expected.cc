@@ -58,17 +58,18 @@ constinit const Traits kExpectedTraits = {
 
 std::unique_ptr<Policy> MakeExpected(const OptionValues& values, const PolicyContext& context) {
   GridParams params = ReadCommonKeys(values, context);
-  ReadBudget(values, context, &params);
-  CheckBudget(values, params);
   const ExpectedScorer::Params own = {.sink = params.sink,
                                       .window = static_cast<uint32_t>(values.Count("window")),
                                       .future = static_cast<uint32_t>(values.Count("future")),
                                       .epsilon = static_cast<float>(values.Real("epsilon")),
                                       .covariance = values.On("cov")};
+  auto scorer = std::make_unique<ExpectedScorer>(context.facts, own);
+  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  CheckBudget(values, params);
   return std::make_unique<RetentionPolicy>(
       kExpectedTraits, context,
       RetentionParts{.schedule = std::make_unique<PromptEndSchedule>(params),
-                     .scorer = std::make_unique<ExpectedScorer>(context.facts, own),
+                     .scorer = std::move(scorer),
                      .suffix = fmt::format(",recent={},window={},future={},epsilon={},cov={}",
                                            params.recent, own.window, own.future,
                                            values.Real("epsilon"), own.covariance ? "on" : "off")});

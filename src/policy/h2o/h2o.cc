@@ -48,15 +48,16 @@ constinit const Traits kH2oTraits = {
 std::unique_ptr<Policy> MakeH2o(const OptionValues& values, const PolicyContext& context) {
   GridParams params = ReadCommonKeys(values, context);
   if (!values.Has("recent")) params.recent_share = 0.5;
-  ReadBudget(values, context, &params);
+  const bool once = values.Text("when") == "prompt";
+  auto scorer = std::make_unique<H2oScorer>(
+      context.facts.n_heads, once ? kMostRows : std::min(params.block, kMostRows),
+      values.Text("norm") == "lifetime" ? H2oScorer::Norm::kLifetime : H2oScorer::Norm::kSum);
+  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
   CheckBudget(values, params);
-  if (values.Text("when") == "prompt") params.block = kWholePrompt;
+  if (once) params.block = kWholePrompt;
   std::string suffix;
   if (values.Has("recent")) suffix += fmt::format(",recent={}", params.recent);
   suffix += fmt::format(",norm={},when={}", values.Text("norm"), values.Text("when"));
-  auto scorer = std::make_unique<H2oScorer>(
-      context.facts.n_heads, std::min(params.block, kMostRows),
-      values.Text("norm") == "lifetime" ? H2oScorer::Norm::kLifetime : H2oScorer::Norm::kSum);
   return std::make_unique<RetentionPolicy>(
       kH2oTraits, context,
       RetentionParts{.schedule = std::make_unique<GridSchedule>(params),

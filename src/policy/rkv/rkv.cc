@@ -75,13 +75,14 @@ std::unique_ptr<Policy> MakeRkv(const OptionValues& values, const PolicyContext&
   }
   GridParams budget = ReadCommonKeys(values, context);
   budget.recent = params.window;
-  ReadBudget(values, context, &budget);
+  auto scorer = std::make_unique<RkvScorer>(params);
+  ReadBudget(values, context, &budget, EvidenceSizeOf(*scorer, context.shape));
   CheckBudget(values, budget);
   return std::make_unique<RetentionPolicy>(
       kRkvTraits, context,
       RetentionParts{
           .schedule = std::make_unique<PromptEndSchedule>(budget),
-          .scorer = std::make_unique<RkvScorer>(params),
+          .scorer = std::move(scorer),
           .suffix = fmt::format(",window={},kernel={},lambda={},threshold={}", params.window,
                                 params.kernel, values.Real("lambda"), values.Real("threshold"))});
 }

@@ -57,9 +57,12 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   }
   GridParams params = ReadCommonKeys(values, context);
   params.recent = window;
-  ReadBudget(values, context, &params);
-  CheckBudget(values, params);
   const std::string pool = values.Text("pool");
+  auto scorer = std::make_unique<SnapKvScorer>(
+      context.facts.n_heads, window, kernel,
+      pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
+  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  CheckBudget(values, params);
   std::string suffix = fmt::format(",window={},kernel={},pool={}", window, kernel, pool);
   if (traits.name == kSnapKvTraits.name) suffix += fmt::format(",alloc={}", allocation);
   RetentionParts parts;
@@ -71,9 +74,7 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
     parts.allocation = MakeAdaAllocation(values, &suffix);
   }
   parts.schedule = std::make_unique<PromptEndSchedule>(params);
-  parts.scorer = std::make_unique<SnapKvScorer>(
-      context.facts.n_heads, window, kernel,
-      pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
+  parts.scorer = std::move(scorer);
   parts.suffix = std::move(suffix);
   return std::make_unique<RetentionPolicy>(traits, context, std::move(parts));
 }
