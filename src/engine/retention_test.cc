@@ -265,6 +265,60 @@ TEST_P(WarmTest, APrefixHitEqualsAColdRunBitForBit) {
   }
 }
 
+class TurnTest : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Policies, TurnTest,
+                         ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
+                                           "tova:budget=40,block=16", "snapkv:budget=30,window=8",
+                                           "snapkv:budget=30,window=8,every=12",
+                                           "pyramidkv:budget=30,window=8",
+                                           "adakv:budget=30,window=8,floor=0,every=7",
+                                           "expected:budget=30,every=12,window=8",
+                                           "rkv:budget=24,buffer=12", "rpc:every=12,window=6",
+                                           "rpc:every=12,window=6,heads=group"),
+                         SpecName);
+
+// Turns of a conversation and forks of what is kept, within what was granted, side by side with
+// others: the integrity checks see every page.
+TEST_P(TurnTest, ConversationsAndForksGoOn) {
+  SmallModel model(GetParam());
+  const auto turn = [&](std::unique_ptr<SequenceState> state, uint32_t seed) {
+    Request request = Greedy(RandomTokens(50, SmallModel::kVocabulary, seed), 30);
+    request.resume = std::move(state);
+    request.keep_state = true;
+    request.logprobs = 2;
+    return model.Ask(std::move(request));
+  };
+  Generation first = turn(nullptr, 1);
+  ASSERT_FALSE(first.error);
+  Generation second = turn(std::move(first.state), 2);
+  ASSERT_FALSE(second.error);
+  EXPECT_GT(second.entries_dropped, 0u);
+  ASSERT_TRUE(second.state);
+  model.engine().Freeze(*second.state);
+  const uint64_t held = model.engine().ledger().bytes;
+  const auto fork = [&](size_t question) {
+    Request request = Greedy(RandomTokens(question, SmallModel::kVocabulary, 3), 30);
+    request.fork_of = second.state.get();
+    request.logprobs = 2;
+    return request;
+  };
+  for (const size_t question : {3, 60}) {
+    const Generation alone = model.Ask(fork(question));
+    ASSERT_FALSE(alone.error);
+    // Beside a sibling and a stranger.
+    const auto a = model.Start(fork(question)), b = model.Start(fork(63 - question));
+    const auto c = model.Start(Greedy(RandomTokens(77, SmallModel::kVocabulary, 4), 40));
+    while (model.engine().Step()) model.engine().CheckIntegrity();
+    ASSERT_NO_FATAL_FAILURE(ExpectSame(**a, alone));
+    EXPECT_FALSE((*b)->error);
+    EXPECT_FALSE((*c)->error);
+    EXPECT_EQ(model.engine().ledger().bytes, held);
+  }
+  second.state.reset();
+  EXPECT_EQ(model.engine().ledger().bytes, 0u);
+  EXPECT_EQ(model.engine().ledger().bytes_reserved, 0u);
+}
+
 // A model that notes who was shown queries.
 class WatchedModel : public TinyModel {
  public:

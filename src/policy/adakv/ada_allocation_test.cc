@@ -139,6 +139,29 @@ TEST(PyramidAllocation, GoesOnBeingOne) {
   EXPECT_THAT(KeepOf(pyramid, lanes, 1, 4 * 12), ElementsAre(20, 15, 9, 4));
 }
 
+// 16 of the best 20 candidates are the first head's.
+TEST(AdaAllocation, TheFloorIsThePartThatEveryHeadGets) {
+  std::vector<std::vector<float>> scores(2, std::vector<float>(30));
+  for (size_t i = 0; i < 30; ++i) {
+    scores[0][i] = i < 16 ? 10.0f : 1.0f;
+    scores[1][i] = i < 4 ? 10.0f : 1.0f;
+  }
+  const std::vector<uint8_t> marks(30, 0);
+  const auto split = [&](double floor, AdaAllocation::Compat compat) {
+    std::vector<LaneShare> lanes(2, LaneShare{.entries = 30, .keep = 10});
+    const std::vector<LaneScores> views = {{scores[0], marks}, {scores[1], marks}};
+    AdaAllocation(floor, compat).OverHeads(views, lanes);
+    return std::pair(lanes[0].keep, lanes[1].keep);
+  };
+  using Split = std::pair<uint64_t, uint64_t>;
+  EXPECT_EQ(split(0, AdaAllocation::Compat::kPaper), Split(16, 4));
+  EXPECT_EQ(split(0.2, AdaAllocation::Compat::kPaper), Split(15, 5));  // 14.8 and 5.2
+  EXPECT_EQ(split(0.5, AdaAllocation::Compat::kPaper), Split(13, 7));
+  EXPECT_EQ(split(1, AdaAllocation::Compat::kPaper), Split(10, 10));
+  // Eight of each are safe; the first head has the best of the others.
+  EXPECT_EQ(split(0.8, AdaAllocation::Compat::kKvpress), Split(12, 8));
+}
+
 TEST(AdaAllocation, LayersStayEqualWhenHeadsAreNot) {
   const std::vector<LaneShare> lanes = {
       {.entries = 50}, {.entries = 10}, {.entries = 30}, {.entries = 30}};
