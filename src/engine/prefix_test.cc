@@ -380,10 +380,13 @@ TEST_P(Parking, AnswersAreTheSameAndTheOldestIsNeverParked) {
   bench.ExpectEmptyWithoutPrefixes();
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, Parking,
-                         ::testing::Values("", "keydiff:keep=0.7,block=16",
-                                           "streaming:keep=0.7,block=16", "h2o:keep=0.7,block=16",
-                                           "tova:keep=0.7,block=16"));
+INSTANTIATE_TEST_SUITE_P(
+    Policies, Parking,
+    ::testing::Values("", "keydiff:keep=0.7,block=16", "streaming:keep=0.7,block=16",
+                      "h2o:keep=0.7,block=16", "tova:keep=0.7,block=16",
+                      "rpc:every=64,window=8,ratio=1.5", "snapkv:keep=0.7,window=8,every=64",
+                      "adakv:keep=0.7,window=8,every=64", "expected:keep=0.7,window=8,every=64",
+                      "rkv:keep=0.7,buffer=64"));
 
 // Conversations that share beginnings, branch, are cancelled, in budgets from roomy to very tight.
 class PrefixStress : public ::testing::TestWithParam<const char*> {};
