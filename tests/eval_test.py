@@ -152,6 +152,25 @@ class EvalTest(ProcessTest):
         root = xml.etree.ElementTree.parse(plot).getroot()
         self.assertEqual(len(list(root.iter("{http://www.w3.org/2000/svg}circle"))), 2 * 3 + 2)
 
+    def test_assertions(self):
+        checks = self.path("checks.txt")
+        args = ("eval", "-m", STORIES, "--suite", self.suite(tokens=400), "--case", "kd=--kv-policy keydiff:budget=64", "--check", checks)
+
+        def run(*lines):
+            with open(checks, "w") as f:
+                f.write("\n".join(lines))
+            return kvasir(*args)
+
+        done = run("ppl kd.kl > 0", "ppl kd.kv_peak_bytes <= 0.75 * dense.kv_peak_bytes", "ppl dense.dppl <= 0")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = run("ppl kd.kl > 0", "ppl kd.ratio_end >= 9")
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+        self.assertIn("checks.txt, line 2: ppl kd.ratio_end >= 9: stream stream has 6.25, the bound is 9", done.stderr)
+        self.assertIn("| kd ", done.stdout)
+        done = run("ppl nobody.kl > 0")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+
     def test_refusals(self):
         suite = ("--suite", self.suite(tokens=100))
         for args, says in (((), "--suite is missing"), (("--suite", "rulr:n=3"), "unknown suite"),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <filesystem>
 #include <map>
@@ -17,9 +18,12 @@
 #include "cli/progress.h"
 #include "cli/setup.h"
 #include "cli/verbs.h"
+#include "eval/check.h"
 #include "eval/digest.h"
 #include "eval/plot.h"
 #include "eval/report.h"
+#include "eval/suite.h"
+#include "eval/task_runner.h"
 #include "eval/text_suite.h"
 #include "format/quote.h"
 #include "kvasir_commit.h"
@@ -29,7 +33,7 @@ namespace kvasir {
 
 namespace {
 
-constexpr int kStrictExit = 4;
+constexpr int kCheckExit = 3, kStrictExit = 4;
 
 #ifdef __clang__
 constexpr std::string_view kCompiler = "clang " __clang_version__;
@@ -37,14 +41,23 @@ constexpr std::string_view kCompiler = "clang " __clang_version__;
 constexpr std::string_view kCompiler = "gcc " __VERSION__;
 #endif
 
-std::vector<TextSuite> SuitesFrom(const Arguments& args) {
-  std::vector<TextSuite> suites;
-  for (const std::string& text : args.List("suite")) {
-    const NamedSpec spec = SplitSpec(text, "--suite");
-    if (spec.name != "ppl") {
-      Fail(Code::kUsage, "--suite: unknown suite {}; known is ppl", Quoted(spec.name));
+// One of --suite: a text, or generated tasks.
+struct Suite {
+  std::string typed;
+  std::optional<TextSuite> text;
+  std::optional<SuiteSpec> tasks;
+};
+
+std::vector<Suite> SuitesFrom(const Arguments& args) {
+  std::vector<Suite> suites;
+  for (const std::string& typed : args.List("suite")) {
+    Suite suite = {.typed = typed};
+    if (typed.starts_with("ppl:") || typed == "ppl") {
+      suite.text = ParseTextSuite(SplitSpec(typed, "--suite"));
+    } else {
+      suite.tasks = ParseSuite(typed, "--suite");
     }
-    suites.push_back(ParseTextSuite(spec));
+    suites.push_back(std::move(suite));
   }
   if (suites.empty()) {
     Fail(Code::kUsage, "eval: --suite is missing, as in --suite ppl:file=TEXT,tokens=2048");
@@ -119,6 +132,20 @@ class EarlierResults {
     }
     return nullptr;
   }
+  // Of the dense case on a run of samples, by index; empty if they are not all there.
+  std::vector<const EvalSample*> Samples(std::string_view label, const TaskRow& row,
+                                         uint64_t n) const {
+    std::vector<const EvalSample*> found;
+    if (!earlier_) return found;
+    for (const EvalSample& sample : earlier_->samples) {
+      if (sample.case_label == label && sample.task == row.task && sample.length == row.length &&
+          sample.mode == Name(row.mode)) {
+        found.push_back(&sample);
+      }
+    }
+    if (found.size() != n) found.clear();
+    return found;
+  }
   // The canonical policy that it had.
   std::string PolicyOf(const EvalResult& result) const { return earlier_->CaseOf(result).policy; }
 
@@ -129,7 +156,7 @@ class EarlierResults {
 // Runs suites one after another; all cases of one read its text together.
 class Evaluation {
  public:
-  Evaluation(const Arguments& args, OpenedModel& opened, const std::vector<TextSuite>& suites)
+  Evaluation(const Arguments& args, OpenedModel& opened, const std::vector<Suite>& suites)
       : args_(args),
         opened_(opened),
         kernels_(ChooseKernels(args)),
@@ -141,9 +168,9 @@ class Evaluation {
     common_.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
     common_.chunk = static_cast<uint32_t>(values.Count("chunk"));
     uint32_t rows = 1;
-    for (const TextSuite& suite : suites) {
-      rows = std::max(rows, suite.protocol.block);
-      CheckPolicies(suite);
+    for (const Suite& suite : suites) {
+      rows = std::max(rows, suite.text ? suite.text->protocol.block : common_.step_tokens);
+      CheckPolicies(suite.text ? suite.text->protocol.block : 0);
     }
     report_ = HeadOf(args, opened, kernels_, workers_, cases_);
     if (values.Given("resume")) resume_path_ = values.Text("resume");
@@ -151,25 +178,35 @@ class Evaluation {
     max_rows_ = rows;
   }
 
-  EvalReport Run(const std::vector<TextSuite>& suites) {
-    const auto start = std::chrono::steady_clock::now();
-    for (const TextSuite& suite : suites) {
-      RunText(suite);
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-      report_.seconds = seconds.count();
-      if (!resume_path_.empty()) WriteFileWhole(resume_path_, DumpJson(ReportJson(report_)) + '\n');
+  EvalReport Run(const std::vector<Suite>& suites) {
+    for (const Suite& suite : suites) {
+      if (suite.text) {
+        RunText(*suite.text);
+        Save();
+      } else {
+        RunTasks(suite);
+      }
     }
     return report_;
   }
 
  private:
-  // What contradicts itself is refused before weights are read.
-  void CheckPolicies(const TextSuite& suite) const {
+  void Save() {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
+    report_.seconds = seconds.count();
+    if (!resume_path_.empty()) WriteFileWhole(resume_path_, DumpJson(ReportJson(report_)) + '\n');
+  }
+
+  // What contradicts itself is refused before weights are read. `block`: 0 leaves policies alone.
+  void CheckPolicies(uint32_t block) const {
+    const ModelConfig& config = opened_.file().config();
     for (const EvalCase& c : cases_) {
-      const EngineOptions options = OptionsFor(c, common_, suite.protocol.block);
+      const EngineOptions options = OptionsFor(c, common_, block);
       try {
-        MakePolicy(options.policy, {options.kv_memory_explicit ? options.kv_memory : 0,
-                                    ShapeOf(opened_.file().config(), {c.k_codec, c.v_codec})});
+        MakePolicy(options.policy,
+                   {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
+                    .shape = ShapeOf(config, {c.k_codec, c.v_codec}),
+                    .facts = FactsOf(config)});
       } catch (const Error& error) {
         throw Error(error.code(), fmt::format("case {}: {}", c.label, error.what()));
       }
@@ -194,6 +231,170 @@ class Evaluation {
     }
     tokens.resize(wanted);
     return tokens;
+  }
+
+  void NeedModel() {
+    if (model_) return;
+    model_ = LoadModel(args_, opened_, kernels_, workers_, max_rows_);
+    common_.kv_memory = DefaultKvMemory();
+  }
+
+  // Prompts in the model's template, or raw.
+  TaskPrompts PromptsFor(const PromptBuilder& prompts, TaskMode mode) {
+    const Tokenizer& tokenizer = opened_.NeedTokenizer();
+    return [&prompts, &tokenizer, mode](const std::string& context, const Question& question) {
+      TaskTokens tokens;
+      if (mode == TaskMode::kTrace || context.empty()) {
+        const std::string text = context + question.text;
+        tokens.question =
+            (prompts.has_template() ? prompts.Chat({{"user", text}}) : prompts.Plain(text)).tokens;
+      } else {
+        CutPrompt cut =
+            prompts.has_template()
+                ? prompts.ChatCut({{"user", context + question.text}}, 0, context.size())
+                : prompts.PlainCut(context, question.text);
+        tokens.context = std::move(cut.head.tokens);
+        tokens.question = std::move(cut.tail);
+      }
+      const std::vector<TokenId> prefix = tokenizer.Encode(question.answer_prefix, false);
+      tokens.question.insert(tokens.question.end(), prefix.begin(), prefix.end());
+      return tokens;
+    };
+  }
+
+  // Tokens of the template around a question.
+  uint64_t TemplateTokens(const PromptBuilder& prompts) const {
+    return prompts.has_template() ? prompts.Chat({{"user", "x"}}).tokens.size() : 1;
+  }
+
+  void RunTasks(const Suite& suite) {
+    const SuiteSpec& spec = *suite.tasks;
+    const PromptBuilder prompts =
+        opened_.Prompts(args_, !args_.values().On("raw") && opened_.HasTemplate(args_));
+    std::vector<TaskMode> modes;
+    for (const std::string& mode : args_.List("mode")) modes.push_back(ParseTaskMode(mode));
+    if (modes.empty()) modes.push_back(TaskMode::kAgnostic);
+    if (!spec.path.empty()) {
+      const std::vector<Sample> samples = ReadSamples(spec.path);
+      for (const TaskMode mode : modes) RunSamples(suite, samples, mode, prompts);
+      return;
+    }
+    const Tokenizer& tokenizer = opened_.NeedTokenizer();
+    for (const SuiteSpec::Run& run : spec.runs) {
+      const TaskSampler sampler(*run.task, {.params = spec.params,
+                                            .length = run.length,
+                                            .seed = report_.seed,
+                                            .n_samples = spec.n,
+                                            .overhead = TemplateTokens(prompts),
+                                            .count_tokens = [&tokenizer](std::string_view text) {
+                                              return tokenizer.Encode(text, false).size();
+                                            }});
+      std::vector<Sample> samples;
+      for (uint64_t i = 0; i < spec.n; ++i) samples.push_back(sampler.Make(i));
+      if (args_.Given("dump")) {
+        const std::string folder = args_.values().Text("dump");
+        std::filesystem::create_directories(folder);
+        WriteSamples(samples, fmt::format("{}/{}-{}.jsonl", folder, run.task->name, run.length));
+      }
+      report_.generators[std::string(run.task->name)] = run.task->version;
+      if (run.task->trace()) {
+        RunSamples(suite, samples, TaskMode::kTrace, prompts);
+      } else {
+        for (const TaskMode mode : modes) RunSamples(suite, samples, mode, prompts);
+      }
+    }
+  }
+
+  // One row for each case; those of an earlier run are taken over.
+  void RunSamples(const Suite& suite, const std::vector<Sample>& samples, TaskMode mode,
+                  const PromptBuilder& prompts) {
+    const TaskRow row = {.suite = suite.tasks->name,
+                         .task = samples[0].task,
+                         .spec = suite.typed,
+                         .mode = mode,
+                         .length = samples[0].length,
+                         .runs = static_cast<uint32_t>(suite.tasks->samples),
+                         .samples_sha256 = SamplesDigest(samples)};
+    std::map<std::string, EvalResult> results;  // by case
+    std::vector<const EvalCase*> missing;
+    std::vector<double> dense_scores, dense_generated;
+    for (size_t i = 0; i < cases_.size(); ++i) {
+      const EvalResult* const result = earlier_->Find(cases_[i], row.spec, row.samples_sha256);
+      const auto before = earlier_->Samples(cases_[i].label, row, samples.size());
+      if (result && result->mode == Name(mode) && !before.empty()) {
+        results[cases_[i].label] = *result;
+        report_.cases[i].policy = earlier_->PolicyOf(*result);
+        for (const EvalSample* sample : before) {
+          report_.samples.push_back(*sample);
+          if (i > 0) continue;
+          dense_scores.push_back(sample->score);
+          dense_generated.push_back(static_cast<double>(sample->tokens));
+        }
+      } else {
+        missing.push_back(&cases_[i]);
+      }
+    }
+    if (!missing.empty()) {
+      NeedModel();
+      const TaskSetup setup = {.model = *model_,
+                               .tokenizer = opened_.NeedTokenizer(),
+                               .kernels = kernels_,
+                               .workers = workers_,
+                               .prompts = PromptsFor(prompts, mode),
+                               .common = common_,
+                               .jobs = static_cast<uint32_t>(args_.values().Count("jobs")),
+                               .runs = row.runs,
+                               .seed = report_.seed};
+      std::vector<TaskRun> runs;
+      {
+        ProgressBar bar(fmt::format("{} {} {}", row.task, row.length, Name(mode)));
+        runs =
+            RunTask(setup, missing, samples, mode, [&](double fraction) { bar.Update(fraction); });
+      }
+      for (size_t i = 0; i < missing.size(); ++i) {
+        AddRun(row, *missing[i], runs[i], samples, &dense_scores, &dense_generated, &results);
+      }
+    }
+    const double dense_end = static_cast<double>(results.at(cases_[0].label).memory.kv_end_bytes);
+    for (const EvalCase& c : cases_) {
+      EvalResult& result = results.at(c.label);
+      if (result.memory.kv_end_bytes > 0) {
+        result.memory.bytes_ratio = dense_end / static_cast<double>(result.memory.kv_end_bytes);
+      }
+      report_.results.push_back(result);
+    }
+    Save();
+  }
+
+  // The dense case comes first: others are compared with it.
+  void AddRun(const TaskRow& row, const EvalCase& c, const TaskRun& run,
+              const std::vector<Sample>& samples, std::vector<double>* dense_scores,
+              std::vector<double>* dense_generated, std::map<std::string, EvalResult>* results) {
+    for (size_t s = 0; s < samples.size(); ++s) {
+      const TaskAnswer& answer = run.answers[s];
+      if (c.reference) {
+        dense_scores->push_back(answer.score);
+        dense_generated->push_back(answer.generated);
+      }
+      report_.samples.push_back({.case_label = c.label,
+                                 .task = row.task,
+                                 .mode = std::string(Name(row.mode)),
+                                 .length = row.length,
+                                 .index = samples[s].index,
+                                 .score = answer.score,
+                                 .output = answer.output,
+                                 .tokens = static_cast<uint64_t>(std::llround(answer.generated))});
+    }
+    EvalCase canonical = c;
+    const LaneShape shape = ShapeOf(opened_.file().config(), {c.k_codec, c.v_codec});
+    if (const auto policy = MakePolicy(c.policy, {.memory_bytes = c.kv_memory.value_or(0),
+                                                  .shape = shape,
+                                                  .facts = FactsOf(opened_.file().config())})) {
+      canonical.policy = policy->Spec();
+    }
+    report_.cases[static_cast<size_t>(&c - cases_.data())].policy = canonical.policy;
+    (*results)[c.label] =
+        TaskResult(row, canonical, cases_[0], run, *dense_scores, *dense_generated, shape);
   }
 
   Engine& MakeEngine(const EvalCase& c, uint32_t block) {
@@ -222,10 +423,7 @@ class Evaluation {
   void Measure(const TextSuite& suite, const std::vector<int32_t>& tokens,
                const std::string& digest, const std::vector<const EvalCase*>& missing,
                std::map<std::string, EvalResult>* results) {
-    if (!model_) {
-      model_ = LoadModel(args_, opened_, kernels_, workers_, max_rows_);
-      common_.kv_memory = DefaultKvMemory();
-    }
+    NeedModel();
     TextProtocol protocol = suite.protocol;
     const Tokenizer& tokenizer = opened_.NeedTokenizer();
     if (tokenizer.add_bos() && tokenizer.bos() != kNoToken) protocol.bos = tokenizer.bos();
@@ -267,6 +465,7 @@ class Evaluation {
   std::string resume_path_;
   std::unique_ptr<EarlierResults> earlier_;
   uint32_t max_rows_ = 1;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::unique_ptr<Model> model_;  // none until something has to be measured
   std::vector<std::unique_ptr<Engine>> engines_;
 };
@@ -275,7 +474,12 @@ class Evaluation {
 
 int EvalVerb(const Arguments& args) {
   Output output(args);
-  const std::vector<TextSuite> suites = SuitesFrom(args);
+  const std::vector<Suite> suites = SuitesFrom(args);
+  std::vector<EvalCheck> checks;
+  if (args.Given("check")) {
+    const std::string path = args.values().Text("check");
+    checks = ParseChecks(ReadTextFile(path, "--check"), path, EvalCases(args));
+  }
   OpenedModel opened(args);
   const EvalReport report = Evaluation(args, opened, suites).Run(suites);
   if (output.json()) {
@@ -284,6 +488,9 @@ int EvalVerb(const Arguments& args) {
     output.Text(ReportTables(report));
   }
   if (args.Given("plot")) WriteFileWhole(args.values().Text("plot"), PlotSvg(report));
+  const std::vector<std::string> failed = FailedChecks(checks, report);
+  for (const std::string& line : failed) Note(line);
+  if (!failed.empty()) return kCheckExit;
   const bool inactive = std::any_of(report.results.begin(), report.results.end(),
                                     [](const EvalResult& result) { return result.inactive; });
   return inactive && args.values().On("strict") ? kStrictExit : 0;

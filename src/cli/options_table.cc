@@ -5,8 +5,7 @@ namespace kvasir {
 namespace {
 
 // Those that run a model.
-constexpr uint32_t kModelVerbs =
-    kRun | kBatch | kServe | kEvalPpl | kEvalKeep | kEval | kBench;
+constexpr uint32_t kModelVerbs = kRun | kBatch | kServe | kEvalPpl | kEvalKeep | kEval | kBench;
 constexpr uint32_t kAllVerbs = kModelVerbs | kTokenize | kTemplate | kInspect | kDoctor;
 constexpr uint32_t kGenerate = kRun | kBatch | kServe;
 // Verbs that end with a result.
@@ -87,7 +86,7 @@ constexpr CliOption kOptions[] = {
      {},
      "FILE"},
     {{.name = "raw", .type = kSwitch, .help = "do not use the model's chat template"},
-     kRun,
+     kRun | kEval,
      {},
      {},
      {}},
@@ -97,7 +96,7 @@ constexpr CliOption kOptions[] = {
      "conversation",
      {}},
     {{.name = "chat-template-file", .help = "use this Jinja template instead of the model's own"},
-     kGenerate | kTemplate,
+     kGenerate | kTemplate | kEval,
      {},
      "chat-template",
      "FILE"},
@@ -532,8 +531,11 @@ constexpr CliOption kOptions[] = {
      "N"},
 
     {{.name = "suite",
-      .help = "what is measured, as in ppl:file=TEXT,mode=stream,tokens=8192,block=32; modes "
-              "stream, windows (window=512) and forced (p=PROMPT); may be given several times"},
+      .help =
+          "what is measured: a text, as in ppl:file=TEXT,mode=stream,tokens=8192,block=32 (modes "
+          "stream, windows with window=512, forced with p=PROMPT), or generated tasks, as in "
+          "facts:len=1024,n=50, ruler:tasks=niah_single_1|vt,len=4096,n=100, rkv_json:, passkey:, "
+          "trace:task=regs, file:PATH; may be given several times"},
      kEval,
      {},
      {},
@@ -548,6 +550,31 @@ constexpr CliOption kOptions[] = {
      {},
      "LABEL='FLAGS'",
      true},
+    {{.name = "mode",
+      .help =
+          "when the policy sees a task's question: agnostic (after it has acted on the context) "
+          "or aware (with it); may be given several times (default agnostic)"},
+     kEval,
+     {},
+     {},
+     "MODE",
+     true},
+    {{.name = "jobs",
+      .type = kCount,
+      .min = 1,
+      .max = 1024,
+      .value = "8",
+      .help = "samples that run at once; changes no answer"},
+     kEval,
+     {},
+     {},
+     "N"},
+    {{.name = "dump",
+      .help = "write the samples of generated tasks into this folder, as JSON lines"},
+     kEval,
+     {},
+     {},
+     "DIR"},
     {{.name = "sweep",
       .help = "every case with {NAME} in its flags once for each value, as in budget=512,1024"},
      kEval,
@@ -569,6 +596,14 @@ constexpr CliOption kOptions[] = {
      {},
      "FILE"},
     {{.name = "plot", .help = "draw quality against KV bytes: an SVG"}, kEval, {}, {}, "FILE"},
+    {{.name = "check",
+      .help =
+          "assertions, one a line, as in \"ppl kd.kl <= 0.05\" or \"ppl kd.kv_peak_bytes <= 0.5 "
+          "* dense.kv_peak_bytes\"; code 3 if one fails with its whole interval"},
+     kEval,
+     {},
+     {},
+     "FILE"},
     {{.name = "strict",
       .type = kSwitch,
       .help = "end with code 4 if a case dropped and encoded nothing where it was scored"},

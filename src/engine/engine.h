@@ -193,6 +193,8 @@ class Engine {
                                           PolicyState& observer);
   // Bytes of a kept state's lanes.
   uint64_t Bytes(const SequenceState& state) const { return store_.Bytes(*state.lanes); }
+  // Of these, beside planes.
+  uint64_t SideBytes(const SequenceState& state) const { return state.lanes->side_bytes(); }
   // A lane of a kept state, valid until the next pass.
   LaneView View(const SequenceState& state, uint32_t layer, uint32_t head) const {
     return store_.View(*state.lanes, layer, head);

@@ -1,6 +1,7 @@
 #include "eval/divergence.h"
 
 #include <cmath>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -8,16 +9,16 @@ namespace kvasir {
 
 namespace {
 
-size_t Top1(std::span<const float> logits, uint64_t position) {
+size_t Top1(std::span<const float> logits, std::string_view whose, uint64_t position) {
   size_t best = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (!(logits[i] < INFINITY)) {
-      Fail(Code::kInvalid, "logits after position {}: token {} has {}", position, i, logits[i]);
+      Fail(Code::kInvalid, "{} after position {}: token {} has {}", whose, position, i, logits[i]);
     }
     if (logits[i] > logits[best]) best = i;
   }
   if (std::isinf(logits[best])) {
-    Fail(Code::kInvalid, "logits after position {}: no token is possible", position);
+    Fail(Code::kInvalid, "{} after position {}: no token is possible", whose, position);
   }
   return best;
 }
@@ -28,7 +29,8 @@ Divergence Compare(std::span<const float> dense, std::span<const float> other, i
                    uint64_t position) {
   CHECK(dense.size() == other.size());
   CHECK(target >= 0 && static_cast<size_t>(target) < dense.size());
-  const size_t top_p = Top1(dense, position), top_q = Top1(other, position);
+  const size_t top_p = Top1(dense, "dense logits", position);
+  const size_t top_q = Top1(other, "logits", position);
   const double max_p = dense[top_p], max_q = other[top_q];
   // With a = ln p + ln Z and b = ln q + ln Z':
   // sum p (ln p - ln q) = sum e^a (a - b) / Z + ln Z' - ln Z.

@@ -82,13 +82,14 @@ struct EvalResult {
   std::string case_label, suite, task, mode;
   std::string spec;    // the suite as it was asked for, with defaults: what --resume compares
   uint32_t block = 0;  // most rows of a pass
-  uint32_t policy_block = 0;  // 0: the policy has none
-  uint64_t length = 0;        // tokens read, or of a sample
-  uint32_t window = 0;        // tokens of a window; of the whole text in other modes
-  uint32_t prompt = 0;        // tokens that count as prompt
-  uint64_t n = 0;             // scored tokens, or samples
-  uint32_t runs = 1;          // of each sample
-  double generated = 0;       // tokens of an answer, mean
+  uint32_t policy_block = 0;    // 0: the policy has none
+  uint64_t length = 0;          // tokens read, or of a sample
+  uint32_t window = 0;          // tokens of a window; of the whole text in other modes
+  uint32_t prompt = 0;          // tokens that count as prompt
+  uint64_t n = 0;               // scored tokens, or samples
+  uint32_t runs = 1;            // of each sample
+  double generated = 0;         // tokens of an answer, mean
+  std::optional<double> tok_s;  // generated tokens per second of the time in which it answered
   std::optional<QualityFigures> quality, quality_all;  // of the scored tokens; of all
   std::vector<QualityBucket> buckets;
   std::optional<ScoreFigures> score;
@@ -104,7 +105,8 @@ struct EvalResult {
 };
 
 struct EvalSample {
-  std::string case_label, task;
+  std::string case_label, task, mode;
+  uint64_t length = 0;
   uint64_t index = 0;
   double score = 0;
   std::string output;

@@ -124,6 +124,7 @@ Json ToJson(const EvalResult& r) {
                  {"n", r.n},
                  {"runs", r.runs},
                  {"generated", r.generated}};
+  if (r.tok_s) object["tok_s"] = *r.tok_s;
   if (r.quality) object["quality"] = ToJson(*r.quality);
   if (r.quality_all) object["quality_all"] = ToJson(*r.quality_all);
   if (!r.buckets.empty()) {
@@ -140,8 +141,8 @@ Json ToJson(const EvalResult& r) {
 }
 
 Json ToJson(const EvalSample& s) {
-  return {{"case", s.case_label}, {"task", s.task},     {"index", s.index},
-          {"score", s.score},     {"output", s.output}, {"tokens", s.tokens}};
+  return {{"case", s.case_label}, {"task", s.task},   {"mode", s.mode},     {"length", s.length},
+          {"index", s.index},     {"score", s.score}, {"output", s.output}, {"tokens", s.tokens}};
 }
 
 template <typename T>
@@ -330,6 +331,7 @@ EvalResult ReadResult(const Reader& in) {
   in.Read("n", &r.n);
   in.Read("runs", &r.runs);
   in.Read("generated", &r.generated);
+  if (in.Has("tok_s")) in.Read("tok_s", &r.tok_s);
   if (in.Has("quality")) r.quality = ReadQuality(in.Child("quality"));
   if (in.Has("quality_all")) r.quality_all = ReadQuality(in.Child("quality_all"));
   if (in.Has("buckets")) {
@@ -349,6 +351,8 @@ EvalSample ReadSample(const Reader& in) {
   EvalSample s;
   in.Read("case", &s.case_label);
   in.Read("task", &s.task);
+  in.Read("mode", &s.mode);
+  in.Read("length", &s.length);
   in.Read("index", &s.index);
   in.Read("score", &s.score);
   in.Read("output", &s.output);

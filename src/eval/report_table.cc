@@ -115,9 +115,11 @@ Row ScoreRow(const EvalResult& r, const EvalCase& c) {
           : r.inactive ? "inactive"
                        : "-",
           compared ? fmt::format("{}/{}", s.lost, s.gained) : "-",
-          MiB(static_cast<double>(r.memory.kv_peak_bytes)),
+          fmt::format("{}/{}", MiB(static_cast<double>(r.memory.kv_peak_bytes)),
+                      MiB(static_cast<double>(r.memory.kv_end_bytes))),
           Ratio(r) + Star(r),
-          fmt::format("{:.1f}", r.generated)};
+          fmt::format("{:.1f}", r.generated),
+          r.tok_s ? fmt::format("{:.0f}", *r.tok_s) : "-"};
 }
 
 Row TraceRow(const EvalResult& r, const EvalCase& c) {
@@ -155,7 +157,7 @@ const std::vector<Table>& Tables() {
        [](const EvalResult& r) { return r.quality.has_value(); },
        QualityRow},
       {{"case", "task", "len", "mode", "n", "score [95 %]", "Δ dense [95 %]", "lost/gained",
-        "kv MiB", "ratio mean", "gen tokens"},
+        "kv peak/end MiB", "ratio mean", "gen tokens", "tok/s"},
        [](const EvalResult& r) { return r.score && !r.trace; },
        ScoreRow},
       {{"case", "task", "n×k", "acc [95 %]", "Δ [95 %]", "tokens", "p50", "capped %", "len×",

@@ -116,14 +116,17 @@ class TextReading {
     for (uint32_t begin = 0; begin < n; begin += protocol_.block) {
       const uint32_t end = std::min(n, begin + protocol_.block);
       for (Reader& reader : readers_) {
-        PassLogits* logits = &reader == &readers_[0] ? &dense_logits_ : &case_logits_;
+        const bool dense = &reader == &readers_[0];
+        PassLogits* logits = dense ? &dense_logits_ : &case_logits_;
         WithLabel(reader.label(), [&] {
           reader.ReadTo(end, logits);
+          if (dense && readers_.size() > 1) return;  // seen in the comparisons with others
           CompareRows(tokens, first, begin, end, *logits, &reader.run().tokens);
         });
       }
       if (on_progress) on_progress(end);
     }
+    if (readers_.size() > 1) AddDense(n_before);
     const bool windows = protocol_.mode == TextMode::kWindows;
     const uint32_t from = windows ? n / 2 + 1 : forced ? protocol_.prompt : 1;
     for (Reader& reader : readers_) reader.End(n_before, from, /*after_drop=*/!windows);
@@ -147,15 +150,32 @@ class TextReading {
     const size_t place = figures->size();
     figures->resize(place + rows);
     const bool windows = protocol_.mode == TextMode::kWindows;
+    std::vector<std::optional<Error>> errors(rows);  // the first row's is told, not the first found
     workers_.Run(rows, [&](size_t row, size_t) {
       const auto r = static_cast<uint32_t>(row);
       const uint32_t position = first + begin + r;
       TokenFigures& token = (*figures)[place + row];
       token.position = position + 1;
       token.group = windows ? first / protocol_.window : token.position / kGroupTokens;
-      token.divergence =
-          Compare(dense_logits_.row(r), logits.row(r), tokens[begin + r + 1], position);
+      try {
+        token.divergence =
+            Compare(dense_logits_.row(r), logits.row(r), tokens[begin + r + 1], position);
+      } catch (const Error& error) {
+        errors[row] = error;
+      }
     });
+    for (const std::optional<Error>& error : errors) {
+      if (error) throw Error(*error);
+    }
+  }
+
+  // The dense figures of tokens from `first_token` on, as a case was compared with them.
+  void AddDense(size_t first_token) {
+    for (TokenFigures token : std::span(readers_[1].run().tokens).subspan(first_token)) {
+      const double nll = token.divergence.nll_dense;
+      token.divergence = {.nll_dense = nll, .nll = nll, .same_top1 = true};
+      readers_[0].run().tokens.push_back(token);
+    }
   }
 
   Workers& workers_;

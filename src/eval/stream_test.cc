@@ -190,12 +190,14 @@ TEST_F(ReadTextTest, NamesTheCaseAndTheLengthInErrors) {
     EXPECT_THAT(error.what(), HasSubstr("20 tokens, mode=windows needs at least 40"));
   }
   model_.poison = 7;
-  try {
-    Read({}, 20, {.block = 4});
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Code::kInvalid);
-    EXPECT_THAT(error.what(), HasSubstr("case dense: logits after position 1: token 0 has"));
+  for (const std::vector<std::string>& cases : {std::vector<std::string>{}, {"none"}}) {
+    try {
+      Read(cases, 20, {.block = 4});
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kInvalid);
+      EXPECT_THAT(error.what(), HasSubstr("dense logits after position 1: token 0 has"));
+    }
   }
 }
 

@@ -162,8 +162,9 @@ class TilePass {
       } else {  // more segments than the scratch holds: the same scores once more
         Score(now, nullptr, scores);
       }
-      Weigh(now, scores);
       const uint8_t* next = !more ? nullptr : i + 1 < n ? segment.page->v : segment.page->k;
+      if (next != nullptr && rows_ < kExpandFrom) PrefetchStart(next);
+      Weigh(now, scores);
       Sum(now, next, scores, records);
     }
     for (size_t r = 0; r < rows_; ++r) {
@@ -305,6 +306,11 @@ class TilePass {
     const uint64_t bits =
         SlotsBelow(*segment.page, segment.bits, uint64_t{tile_.first()} + row + 1);
     return bits & ~SlotsBelow(*segment.page, bits, tile_.lowest(row));
+  }
+
+  // Memory is not to rest while weights are made: as much as a core has in flight.
+  static void PrefetchStart(const uint8_t* plane) {
+    for (size_t b = 0; b < 1024; b += 64) __builtin_prefetch(plane + b);
   }
 
   void Weigh(const EntryRun& segment, float* scores) {
@@ -573,7 +579,7 @@ void Attention(const Kernels& kernels, Workers& workers, std::span<const Attenti
                 reinterpret_cast<float*>(scratch.buffer_.data() + scratch.n_workers_ * arena_bytes),
                 SplitFloats(scratch.n_workers_, scratch.max_group_, scratch.head_dim_));
 
-  workers.Run(plan.tasks.size(), [&](size_t i, size_t worker) {
+  workers.RunInStretches(plan.tasks.size(), [&](size_t i, size_t worker) {
     const Task& task = plan.tasks[i];
     const Tile& tile = plan.tiles[task.tile];
     size_t bytes = 0;

@@ -378,12 +378,14 @@ QuantizedRows LayOut(uintptr_t memory, size_t rows, size_t blocks, size_t* bytes
   take(n, &x.scale);
   take(n, &x.scaled_sum);
   take(n, &x.half_sums);
+  take(n, &x.starts);
   take(rows, &x.n_rests);
   take(n, &x.rest_block);
   take(n * kActBlock, &x.rest_q);
   take(n, &x.rest_scale);
   take(n, &x.rest_scaled_sum);
   take(n, &x.rest_half_sums);
+  take(n, &x.rest_starts);
   *bytes = next - memory;
   return x;
 }

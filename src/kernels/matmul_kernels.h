@@ -129,6 +129,7 @@ struct QuantizedRows {
   // [n][blocks]: the sums of q over the first and the second 16 steps, as int16 in the low and the
   // high half.
   int32_t* half_sums;
+  int32_t* starts;  // [n][blocks]: -128 * the sum of q, where dots with bytes w + 128 start
   // Rests: of row r the first n_rests[r] places of [n][blocks], ascending in rest_block.
   uint32_t* n_rests;     // [n]
   uint32_t* rest_block;  // the rest's block
@@ -136,12 +137,15 @@ struct QuantizedRows {
   float* rest_scale;
   float* rest_scaled_sum;
   int32_t* rest_half_sums;
+  int32_t* rest_starts;
 
   QuantizedRows From(size_t row) const {
     const size_t at = row * blocks;
-    return {blocks,          q + at * kActBlock,   scale + at,         scaled_sum + at,
-            half_sums + at,  n_rests + row,        rest_block + at,    rest_q + at * kActBlock,
-            rest_scale + at, rest_scaled_sum + at, rest_half_sums + at};
+    return {blocks,          q + at * kActBlock,   scale + at,
+            scaled_sum + at, half_sums + at,       starts + at,
+            n_rests + row,   rest_block + at,      rest_q + at * kActBlock,
+            rest_scale + at, rest_scaled_sum + at, rest_half_sums + at,
+            rest_starts + at};
   }
 };
 

@@ -407,6 +407,8 @@ TEST_P(KernelsTest, QuantizesBlocksToTheNearestEvenOf127Steps) {
       const int32_t halves = (rest ? q.rest_half_sums : q.half_sums)[at];
       EXPECT_EQ(static_cast<int16_t>(halves), std::accumulate(bytes, bytes + 16, 0)) << i;
       EXPECT_EQ(halves >> 16, std::accumulate(bytes + 16, bytes + 32, 0)) << i;
+      EXPECT_EQ((rest ? q.rest_starts : q.starts)[at], -128 * std::accumulate(bytes, bytes + 32, 0))
+          << i;
       if (rest) {
         EXPECT_EQ(q.rest_block[at], block.block);
       }

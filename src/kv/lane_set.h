@@ -84,6 +84,9 @@ class LaneSet {
   uint32_t max_entries_per_lane() const;
   uint64_t dropped() const { return dropped_; }
   bool frozen() const { return frozen_; }
+  uint64_t side_bytes() const {
+    return side_bytes_;
+  }  // that count against the budget beside planes
   bool IsProtected(uint32_t position) const;
   // Calls f for every plane that its lanes refer to.
   template <typename F>

@@ -137,6 +137,8 @@ class Policy {
   virtual std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const = 0;
   // Prompt positions at which a state may be taken over by others are multiples of this.
   virtual uint32_t block() const = 0;
+  // Whether it drops nothing of a prompt of so many tokens before its end.
+  virtual bool AtPromptEndOnly(uint32_t prompt) const { return false; }
   // Where nothing was dropped yet, a state that begins in the middle of a prompt works like one
   // that saw it all, if it sees this many tokens of it. None: it must have seen everything.
   virtual std::optional<uint32_t> rows_to_see() const { return 1; }

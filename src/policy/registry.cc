@@ -12,6 +12,7 @@
 #include "policy/random/random.h"
 #include "policy/rkv/rkv.h"
 #include "policy/rpc/rpc.h"
+#include "policy/schedule.h"
 #include "policy/snapkv/snapkv.h"
 #include "policy/streaming/streaming.h"
 #include "policy/tova/tova.h"
@@ -68,7 +69,10 @@ std::unique_ptr<Policy> MakePolicy(std::string_view spec, const PolicyContext& c
          fmt::join(names, ", "));
   }
   OptionValues values(fmt::format("{} {}", kWhere, parts.name), method->traits->options);
-  for (const auto& [key, value] : parts.values) values.Set(key, value);
+  for (const auto& [key, value] : parts.values) {
+    const bool whole = key == kBlockOption.name && value == "whole";
+    values.Set(key, whole ? std::to_string(kWholePrompt) : value);
+  }
   return method->make(values, context);
 }
 

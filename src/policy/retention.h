@@ -87,6 +87,9 @@ class RetentionPolicy final : public Policy {
   std::unique_ptr<PolicyState> Begin(const SequenceInfo& info) const override;
   uint32_t block() const override { return parts_.schedule->block(); }
   bool pins() const override { return parts_.schedule->pins(); }
+  bool AtPromptEndOnly(uint32_t prompt) const override {
+    return parts_.schedule->AtPromptEndOnly(prompt);
+  }
   std::optional<uint32_t> rows_to_see() const override { return parts_.scorer->rows_to_see(); }
 
   const Schedule& schedule() const { return *parts_.schedule; }

@@ -64,13 +64,15 @@ inline constexpr Option kKeepOption = {
     .min = 0.001,
     .max = 1,
     .help = "Fraction of the tokens seen that is kept, instead of a budget."};
-inline constexpr Option kBlockOption = {
-    .name = "block",
-    .type = OptionType::kCount,
-    .min = 1,
-    .max = kWholePrompt,
-    .value = "128",
-    .help = "Prompt tokens between two selections, at absolute multiples; part of the cache key."};
+inline constexpr Option kBlockOption = {.name = "block",
+                                        .type = OptionType::kCount,
+                                        .min = 1,
+                                        .max = kWholePrompt,
+                                        .value = "128",
+                                        .help =
+                                            "Prompt tokens between two selections, at absolute "
+                                            "multiples, or whole: one at its end; part of "
+                                            "the cache key."};
 constexpr Option SinkOption(std::string_view value) {
   return {.name = "sink",
           .type = OptionType::kCount,
@@ -142,6 +144,8 @@ class Schedule {
   // "budget=2048,block=128,...", as MakePolicy reads it.
   virtual std::string Format() const = 0;
   virtual uint32_t block() const { return 1; }
+  // As Policy::AtPromptEndOnly; a grid whose block holds the prompt has its only point there.
+  virtual bool AtPromptEndOnly(uint32_t prompt) const { return true; }
   virtual bool pins() const = 0;
   virtual uint32_t skip() const { return 0; }  // first layers that keep everything
 };
@@ -170,6 +174,7 @@ class GridSchedule final : public BudgetSchedule {
   std::optional<uint64_t> Target(const Progress& after, const Held& held) const override;
   std::string Format() const override { return FormatParams(params_); }
   uint32_t block() const override { return params_.block; }
+  bool AtPromptEndOnly(uint32_t prompt) const override { return params_.block >= prompt; }
 
  private:
   uint64_t Rows(uint64_t budget, uint64_t prompt, uint64_t tokens) const override;

@@ -1,8 +1,8 @@
 // Fast products on AVX-512 with VNNI. A *form* says how 32 steps of a group's 16 outputs ("a part")
 // become eight vectors of unsigned bytes, byte 4c + j of vector s for output c, step 4s + j: what
 // vpdpbusd multiplies with four activations that are broadcast to all outputs. A form whose bytes
-// are w + kOffset starts its integer sums at -kOffset * the sum of the activations; sums of 32
-// steps are exact, and Tile() folds all forms alike.
+// are w + kOffset starts its integer sums at -kOffset * the sum of the activations (128 is at
+// hand); sums of 32 steps are exact, and Tile() folds all forms alike.
 //
 // Records are read where they are, whatever the number of rows: the weights of a part are unpacked
 // in registers once for a tile of up to six rows by two groups, whose sums fill the 32 registers.
@@ -63,10 +63,17 @@ struct FormQ8 : FormOfBlocks {
   __m512 Scale() const { return LoadHalves(p + record::kQ8Scales); }
 };
 
+// Sixteen times the weights, whose scales are sixteen times smaller: their offset is 128.
 struct FormQ4S : FormOfBlocks {
-  static constexpr int kOffset = 8;
-  __m512i Weights(int s) const { return Nibbles(p, s); }
-  __m512 Scale() const { return LoadHalves(p + record::kQ4Scales); }
+  static constexpr int kOffset = 128;
+  __m512i Weights(int s) const {
+    const __m512i packed = LoadBytes(p + 64 * (s % 4));
+    return _mm512_and_si512(s < 4 ? _mm512_slli_epi16(packed, 4) : packed,
+                            _mm512_set1_epi8(static_cast<char>(0xf0)));
+  }
+  __m512 Scale() const {
+    return _mm512_mul_ps(LoadHalves(p + record::kQ4Scales), _mm512_set1_ps(1.0f / 16));
+  }
 };
 
 struct FormQ4 : FormOfBlocks {
@@ -180,6 +187,7 @@ struct Activations {
   const float* scale;
   const float* scaled_sum;
   const int32_t* half_sums;
+  const int32_t* starts;
   size_t blocks;
 };
 
@@ -213,8 +221,8 @@ inline void Dots(const Form (&form)[G], const Activations& x, __m512 (&product)[
     for (int r = 0; r < R; ++r) {
       __m512i start = _mm512_setzero_si512();
       if constexpr (Form::kOffset != 0) {
-        start = _mm512_madd_epi16(Broadcast(x.half_sums + static_cast<size_t>(r) * x.blocks),
-                                  _mm512_set1_epi16(-Form::kOffset));
+        static_assert(Form::kOffset == 128);
+        start = Broadcast(x.starts + static_cast<size_t>(r) * x.blocks);
       }
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) dot[r][g] = start;
@@ -339,8 +347,10 @@ void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_strid
     }
     Form form[G];
     FormsOf(w, b, form);
-    AddPart<Form, R, G>(
-        form, {x.q + b * kActBlock, x.scale + b, x.scaled_sum + b, x.half_sums + b, x.blocks}, sum);
+    AddPart<Form, R, G>(form,
+                        {x.q + b * kActBlock, x.scale + b, x.scaled_sum + b, x.half_sums + b,
+                         x.starts + b, x.blocks},
+                        sum);
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -351,50 +361,124 @@ void Tile(const Weights& w, const QuantizedRows& x, float* out, size_t out_strid
   }
 }
 
-// The rests of some rows, in the order of their rows.
-struct RestList {
-  static constexpr size_t kMost = 1024;
+// Rests of some rows in ascending order of blocks: outliers keep to their channels, so that the
+// rows of a block go in tiles, beside each other in memory.
+class RestList {
+ public:
+  // Takes rests of rows from *row on, first that with the number *rest, until the list is full or
+  // no row is left; moves both on.
+  void Take(const QuantizedRows& x, size_t rows, size_t* row, size_t* rest) {
+    n_ = 0;
+    for (; *row < rows; ++*row, *rest = 0) {
+      for (; *rest < x.n_rests[*row]; ++*rest) {
+        if (n_ == kMost) return Gather(x);
+        const size_t at = *row * x.blocks + *rest;
+        entries_[n_++] = {static_cast<uint32_t>(*row), x.rest_block[at], static_cast<uint32_t>(at)};
+      }
+    }
+    Gather(x);
+  }
+
+  size_t n() const { return n_; }
+  size_t row(size_t i) const { return entries_[i].row; }
+  size_t block(size_t i) const { return entries_[i].block; }
+  Activations From(size_t i) const {
+    return {q_ + i * kActBlock, scale_ + i, scaled_sum_ + i, half_sums_ + i, starts_ + i, 1};
+  }
+
+ private:
+  static constexpr size_t kMost = 512;
   struct Entry {
     uint32_t row, block, at;  // at: place among all rests
   };
-  Entry entries[kMost];
-  size_t n = 0;
+
+  void Gather(const QuantizedRows& x) {
+    if (n_ > 0 && entries_[n_ - 1].row != entries_[0].row) SortByBlock(x.blocks);
+    for (size_t i = 0; i < n_; ++i) {
+      const size_t at = entries_[i].at;
+      memcpy(q_ + i * kActBlock, x.rest_q + at * kActBlock, kActBlock);
+      scale_[i] = x.rest_scale[at];
+      scaled_sum_[i] = x.rest_scaled_sum[at];
+      half_sums_[i] = x.rest_half_sums[at];
+      starts_[i] = x.rest_starts[at];
+    }
+  }
+
+  // By counting, eight bits at a time; a row's rests keep their order, as they ascend.
+  void SortByBlock(size_t blocks) {
+    Entry sorted[kMost];
+    for (int shift = 0; (blocks - 1) >> shift != 0; shift += 8) {
+      uint32_t begin[257] = {};
+      for (size_t i = 0; i < n_; ++i) ++begin[(entries_[i].block >> shift & 255) + 1];
+      for (size_t i = 0; i < 256; ++i) begin[i + 1] += begin[i];
+      for (size_t i = 0; i < n_; ++i) {
+        sorted[begin[entries_[i].block >> shift & 255]++] = entries_[i];
+      }
+      memcpy(entries_, sorted, n_ * sizeof(Entry));
+    }
+  }
+
+  alignas(64) int8_t q_[kMost * kActBlock];
+  float scale_[kMost], scaled_sum_[kMost];
+  int32_t half_sums_[kMost], starts_[kMost];
+  Entry entries_[kMost];
+  size_t n_ = 0;
 };
 
-// Continues the chains of the listed rows in G groups.
+// Continues the chains of R listed rows in G groups by the rests from `i` on, of one block.
+template <typename Form, int R, int G>
+inline void AddRests(const Weights& w, const RestList& list, size_t i, float* out,
+                     size_t out_stride) {
+  Form form[G];
+  FormsOf(w, list.block(i), form);
+  __m512 sum[R][G];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) {
+    const float* from = out + list.row(i + static_cast<size_t>(r)) * out_stride;
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) sum[r][g] = _mm512_loadu_ps(from + kGroup * g);
+  }
+  AddPart<Form, R, G>(form, list.From(i), sum);
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) {
+    float* to = out + list.row(i + static_cast<size_t>(r)) * out_stride;
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) _mm512_storeu_ps(to + kGroup * g, sum[r][g]);
+  }
+}
+
 template <typename Form, int G>
-void AddRests(const Weights& w, const QuantizedRows& x, const RestList& list, float* out,
-              size_t out_stride) {
-  for (size_t i = 0; i < list.n;) {
-    const size_t row = list.entries[i].row;
-    float* to = out + row * out_stride;
-    __m512 sum[1][G];
-#pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) sum[0][g] = _mm512_loadu_ps(to + kGroup * g);
-    for (; i < list.n && list.entries[i].row == row; ++i) {
-      const size_t at = list.entries[i].at;
-      Form form[G];
-      FormsOf(w, list.entries[i].block, form);
-      AddPart<Form, 1, G>(form,
-                          {x.rest_q + at * kActBlock, x.rest_scale + at, x.rest_scaled_sum + at,
-                           x.rest_half_sums + at, x.blocks},
-                          sum);
+void AddRestsToGroups(const Weights& w, const RestList& list, float* out, size_t out_stride) {
+  constexpr int kRows = G > 2 ? 1 : G > 1 ? 4 : 6;
+  for (size_t i = 0; i < list.n();) {
+    size_t n = 1;
+    while (n < kRows && i + n < list.n() && list.block(i + n) == list.block(i)) ++n;
+    if (n == kRows) {
+      AddRests<Form, kRows, G>(w, list, i, out, out_stride);
+      i += n;
+    } else {
+      for (; n > 0; --n) AddRests<Form, 1, G>(w, list, i++, out, out_stride);
     }
-#pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) _mm512_storeu_ps(to + kGroup * g, sum[0][g]);
   }
 }
 
 template <typename Form>
-void AddRestsToAll(const PackedGroups& w, size_t record_bytes, const QuantizedRows& x,
-                   const RestList& list, float* out, size_t out_stride) {
-  Weights groups = {w.data, w.group_bytes, record_bytes};
-  size_t g = 0;
-  for (; g + 4 <= w.n_groups; g += 4, groups.data += 4 * w.group_bytes) {
-    AddRests<Form, 4>(groups, x, list, out + g * kGroup, out_stride);
-  }
-  for (; g < w.n_groups; ++g, groups.data += w.group_bytes) {
-    AddRests<Form, 1>(groups, x, list, out + g * kGroup, out_stride);
+void AddRestsToAll(const PackedGroups& w, size_t record_bytes, const QuantizedRows& x, size_t n,
+                   float* out, size_t out_stride) {
+  RestList list;
+  for (size_t row = 0, rest = 0; row < n;) {
+    list.Take(x, n, &row, &rest);
+    Weights groups = {w.data, w.group_bytes, record_bytes};
+    size_t g = 0;
+    for (; n == 1 && g + 4 <= w.n_groups; g += 4, groups.data += 4 * w.group_bytes) {
+      AddRestsToGroups<Form, 4>(groups, list, out + g * kGroup, out_stride);
+    }
+    for (; g + 2 <= w.n_groups; g += 2, groups.data += 2 * w.group_bytes) {
+      AddRestsToGroups<Form, 2>(groups, list, out + g * kGroup, out_stride);
+    }
+    for (; g < w.n_groups; ++g, groups.data += w.group_bytes) {
+      AddRestsToGroups<Form, 1>(groups, list, out + g * kGroup, out_stride);
+    }
   }
 }
 
@@ -434,19 +518,7 @@ void Fast(const PackedGroups& w, const QuantizedRows& x, size_t n, float* out, s
     AllRows<Form, 1>(groups, x, n, out + g * kGroup, out_stride);
     groups.data += w.group_bytes;
   }
-  RestList list;
-  for (size_t r = 0; r < n; ++r) {
-    for (size_t i = 0; i < x.n_rests[r]; ++i) {
-      if (list.n == RestList::kMost) {
-        AddRestsToAll<Form>(w, Record(kKind).bytes, x, list, out, out_stride);
-        list.n = 0;
-      }
-      const size_t at = r * x.blocks + i;
-      list.entries[list.n++] = {static_cast<uint32_t>(r), x.rest_block[at],
-                                static_cast<uint32_t>(at)};
-    }
-  }
-  AddRestsToAll<Form>(w, Record(kKind).bytes, x, list, out, out_stride);
+  AddRestsToAll<Form>(w, Record(kKind).bytes, x, n, out, out_stride);
 }
 
 }  // namespace

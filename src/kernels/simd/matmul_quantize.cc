@@ -1,5 +1,5 @@
 // Activations to int8, 32 at a time. All targets give the same bits: one product and one rounding
-// each. A target provides LargestBits(), ToBytes() and SumsOfBytes() of a block.
+// each. A target quantizes kBlocksAtOnce blocks at a time.
 #include "kernels/simd/matmul.h"
 #include "kernels/simd/vec.h"
 
@@ -9,6 +9,125 @@ namespace {
 
 // Below it 127 / amax would overflow.
 constexpr float kSmallestAmax = 7.7037197775489434e-34f;  // 2^-110
+
+// Where the results of consecutive blocks go.
+struct Quantized {
+  int8_t* q;
+  float* scale;
+  float* scaled_sum;
+  int32_t* half_sums;
+  int32_t* starts;
+};
+
+#if defined(KVASIR_TARGET_AVX512)
+
+constexpr size_t kBlocksAtOnce = 16;
+
+// Lane i is the largest of the lanes of v[i].
+inline __m512i LargestLanes(__m512i (&v)[16]) {
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) {
+    v[i] = _mm512_max_epi32(_mm512_shuffle_i32x4(v[i], v[i + 8], 0x44),
+                            _mm512_shuffle_i32x4(v[i], v[i + 8], 0xee));
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    v[i] = _mm512_max_epi32(_mm512_shuffle_i32x4(v[i], v[i + 4], 0x88),
+                            _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd));
+  }
+#pragma GCC unroll 2
+  for (size_t i = 0; i < 2; ++i) {
+    v[i] = _mm512_max_epi32(_mm512_unpacklo_epi64(v[i], v[i + 2]),
+                            _mm512_unpackhi_epi64(v[i], v[i + 2]));
+  }
+  const __m512 a = _mm512_castsi512_ps(v[0]), b = _mm512_castsi512_ps(v[1]);
+  const __m512i last = _mm512_max_epi32(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)),
+                                        _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+  const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+  return _mm512_permutexvar_epi32(order, last);
+}
+
+// The half sums of sixteen blocks from the sums of four bytes each, two blocks to a vector.
+inline __m512i HalfSumsOf(const __m512i (&fours)[8]) {
+  const __m512i ones = _mm512_set1_epi16(1);
+  const auto halve = [&](__m512i a, __m512i b) {
+    return _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
+  };
+  const __m512i low = halve(halve(fours[0], fours[1]), halve(fours[2], fours[3]));
+  const __m512i high = halve(halve(fours[4], fours[5]), halve(fours[6], fours[7]));
+  // Quarter l of the pack has half l % 2 of blocks 2 j + l / 2 for j < 8.
+  const __m512i order = _mm512_set_epi16(31, 23, 15, 7, 30, 22, 14, 6, 29, 21, 13, 5, 28, 20, 12, 4,
+                                         27, 19, 11, 3, 26, 18, 10, 2, 25, 17, 9, 1, 24, 16, 8, 0);
+  return _mm512_permutexvar_epi16(order, _mm512_packs_epi32(low, high));
+}
+
+// Up to sixteen blocks: what is said of one block of 32 floats in QuantizedRows, a lane for each.
+inline void QuantizeSome(const float* x, size_t n, const Quantized& out) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest[kBlocksAtOnce];
+  for (size_t i = 0; i < kBlocksAtOnce; ++i) {
+    if (i >= n) {
+      largest[i] = _mm512_setzero_si512();
+      continue;
+    }
+    const float* block = x + i * kActBlock;
+    const __m512i bits = _mm512_and_si512(_mm512_loadu_si512(block), magnitude);
+    largest[i] =
+        _mm512_max_epi32(bits, _mm512_and_si512(_mm512_loadu_si512(block + 16), magnitude));
+  }
+  // As integers, magnitudes order like the floats, with NaN on top.
+  const __m512i amax_bits = LargestLanes(largest);
+  const __m512 amax = _mm512_castsi512_ps(amax_bits), steps = _mm512_set1_ps(127.0f);
+  const __mmask16 wild = _mm512_cmpge_epu32_mask(amax_bits, _mm512_set1_epi32(0x7f800000));
+  const __mmask16 counts =
+      _mm512_cmp_ps_mask(amax, _mm512_set1_ps(kSmallestAmax), _CMP_GE_OQ) & ~wild;
+  const __m512 scale = _mm512_mask_mov_ps(_mm512_maskz_div_ps(counts, amax, steps), wild,
+                                          _mm512_set1_ps(__builtin_nanf("")));
+  alignas(64) float inverse[kBlocksAtOnce];
+  _mm512_store_ps(inverse, _mm512_maskz_div_ps(counts, steps, amax));
+
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i fours[kBlocksAtOnce / 2];
+  for (size_t i = 0; i < kBlocksAtOnce; i += 2) {
+    if (i >= n) {
+      fours[i / 2] = _mm512_setzero_si512();
+      continue;
+    }
+    const bool both = i + 1 < n;
+    const auto words = [&](size_t block) {
+      const float* p = x + block * kActBlock;
+      const __m512 factor = _mm512_set1_ps(inverse[block]);
+      return _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(p), factor)),
+                                _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(p + 16), factor)));
+    };
+    const __m512i bytes = _mm512_permutexvar_epi32(
+        order, _mm512_packs_epi16(words(i), both ? words(i + 1) : _mm512_setzero_si512()));
+    int8_t* q = out.q + i * kActBlock;
+    if (both) {
+      _mm512_storeu_si512(q, bytes);
+    } else {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_castsi512_si256(bytes));
+    }
+    fours[i / 2] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+  }
+  const __m512i half_sums = HalfSumsOf(fours);
+  const __m512i sum = _mm512_madd_epi16(half_sums, _mm512_set1_epi16(1));
+  const auto used = static_cast<__mmask16>((1u << n) - 1);
+  _mm512_mask_storeu_ps(out.scale, used, scale);
+  _mm512_mask_storeu_ps(out.scaled_sum, used, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
+  _mm512_mask_storeu_epi32(out.half_sums, used, half_sums);
+  _mm512_mask_storeu_epi32(out.starts, used, _mm512_madd_epi16(half_sums, _mm512_set1_epi16(-128)));
+  for (uint32_t left = wild; left != 0; left &= left - 1) {
+    const auto i = static_cast<size_t>(__builtin_ctz(left));
+    memset(out.q + i * kActBlock, 0, kActBlock);
+    out.half_sums[i] = 0;
+    out.starts[i] = 0;
+  }
+}
+
+#else
+
+constexpr size_t kBlocksAtOnce = 1;
 
 struct Scaling {
   float scale, inverse;
@@ -53,27 +172,7 @@ inline HalfSums SumsOfBytes(const int8_t* q) {
 
 #endif
 
-#if defined(KVASIR_TARGET_AVX512)
-
-inline uint32_t LargestBits(const float* x) {
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const auto bits = [&](const float* p) {
-    return _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(p)), magnitude);
-  };
-  const __m512i largest = _mm512_max_epi32(bits(x), bits(x + 16));
-  return LargestLane(
-      _mm256_max_epi32(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1)));
-}
-
-inline void ToBytes(const float* x, float inverse, int8_t* q) {
-  for (size_t i = 0; i < kActBlock; i += 16) {
-    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i),
-                     _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(scaled)));
-  }
-}
-
-#elif defined(KVASIR_TARGET_AVX2)
+#if defined(KVASIR_TARGET_AVX2)
 
 inline uint32_t LargestBits(const float* x) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
@@ -129,57 +228,18 @@ inline HalfSums SumsOfBytes(const int8_t* q) {
 
 #endif
 
-// Returns the scale.
-inline float QuantizeWith(Scaling s, const float* x, int8_t* q, float* scaled_sum,
-                          int32_t* half_sums) {
+inline void QuantizeSome(const float* x, size_t, const Quantized& out) {
+  const Scaling s = ScalingOf(LargestBits(x));
   if (s.inverse != 0.0f) {
-    ToBytes(x, s.inverse, q);
+    ToBytes(x, s.inverse, out.q);
   } else {
-    memset(q, 0, kActBlock);
+    memset(out.q, 0, kActBlock);
   }
-  const HalfSums sums = SumsOfBytes(q);
-  *scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
-  *half_sums = Pack(sums.first, sums.second);
-  return s.scale;
-}
-
-inline float QuantizeBlock(const float* x, int8_t* q, float* scaled_sum, int32_t* half_sums) {
-  return QuantizeWith(ScalingOf(LargestBits(x)), x, q, scaled_sum, half_sums);
-}
-
-#if defined(KVASIR_TARGET_AVX512)
-
-// Sixteen blocks at a time, whose two divisions are one vector each: ScalingOf in lanes.
-void QuantizeBlocks(const float* x, const QuantizedRows& row) {
-  for (size_t first = 0; first < row.blocks; first += 16) {
-    const size_t n = row.blocks - first < 16 ? row.blocks - first : 16;
-    alignas(64) uint32_t bits[16] = {};
-    alignas(64) float scale[16], inverse[16];
-    for (size_t i = 0; i < n; ++i) bits[i] = LargestBits(x + (first + i) * kActBlock);
-    const __m512i amax_bits = _mm512_load_si512(bits);
-    const __m512 amax = _mm512_castsi512_ps(amax_bits), steps = _mm512_set1_ps(127.0f);
-    const __mmask16 finite = _mm512_cmplt_epu32_mask(amax_bits, _mm512_set1_epi32(0x7f800000));
-    const __mmask16 counts =
-        finite & _mm512_cmp_ps_mask(amax, _mm512_set1_ps(kSmallestAmax), _CMP_GE_OQ);
-    _mm512_store_ps(scale, _mm512_mask_mov_ps(_mm512_maskz_div_ps(counts, amax, steps),
-                                              static_cast<__mmask16>(~finite),
-                                              _mm512_set1_ps(__builtin_nanf(""))));
-    _mm512_store_ps(inverse, _mm512_maskz_div_ps(counts, steps, amax));
-    for (size_t i = 0; i < n; ++i) {
-      const size_t b = first + i;
-      row.scale[b] = QuantizeWith({scale[i], inverse[i]}, x + b * kActBlock, row.q + b * kActBlock,
-                                  row.scaled_sum + b, row.half_sums + b);
-    }
-  }
-}
-
-#else
-
-void QuantizeBlocks(const float* x, const QuantizedRows& row) {
-  for (size_t b = 0; b < row.blocks; ++b) {
-    row.scale[b] = QuantizeBlock(x + b * kActBlock, row.q + b * kActBlock, row.scaled_sum + b,
-                                 row.half_sums + b);
-  }
+  const HalfSums sums = SumsOfBytes(out.q);
+  *out.scale = s.scale;
+  *out.scaled_sum = s.scale * static_cast<float>(sums.first + sums.second);
+  *out.half_sums = Pack(sums.first, sums.second);
+  *out.starts = -128 * (sums.first + sums.second);
 }
 
 #endif
@@ -200,23 +260,34 @@ inline float SumOfSquares(const float* x, size_t n) {
 }  // namespace
 
 void QuantizeRow(const float* x, const QuantizedRows& row) {
-  QuantizeBlocks(x, row);
+  for (size_t b = 0; b < row.blocks; b += kBlocksAtOnce) {
+    const size_t n = row.blocks - b < kBlocksAtOnce ? row.blocks - b : kBlocksAtOnce;
+    QuantizeSome(x + b * kActBlock, n,
+                 {row.q + b * kActBlock, row.scale + b, row.scaled_sum + b, row.half_sums + b,
+                  row.starts + b});
+  }
   const float most =
       kRestFactor * SumOfSquares(row.scale, row.blocks) / static_cast<float>(row.blocks);
-  uint32_t n = 0;
+  float rests[kBlocksAtOnce * kActBlock];
+  uint32_t n = 0, done = 0;
+  const auto quantize_rests = [&] {
+    QuantizeSome(rests, n - done,
+                 {row.rest_q + done * kActBlock, row.rest_scale + done, row.rest_scaled_sum + done,
+                  row.rest_half_sums + done, row.rest_starts + done});
+    done = n;
+  };
   for (size_t b = 0; b < row.blocks; ++b) {
     const float scale = row.scale[b];
     if (!(scale * scale > most)) continue;
-    float rest[kActBlock];
+    float* rest = rests + (n - done) * kActBlock;
     for (size_t i = 0; i < kActBlock; i += kLanes) {
       const size_t k = b * kActBlock + i;
       Store(Sub(Load(x + k), Mul(LoadI8(row.q + k), Set(scale))), rest + i);
     }
-    row.rest_block[n] = static_cast<uint32_t>(b);
-    row.rest_scale[n] = QuantizeBlock(rest, row.rest_q + n * kActBlock, row.rest_scaled_sum + n,
-                                      row.rest_half_sums + n);
-    ++n;
+    row.rest_block[n++] = static_cast<uint32_t>(b);
+    if (n - done == kBlocksAtOnce) quantize_rests();
   }
+  if (n > done) quantize_rests();
   *row.n_rests = n;
 }
 
