@@ -260,6 +260,7 @@ class Stories(ServedTest):
         connection.close()
         self.assertEqual(kv["budget_bytes"], 16 << 20)
         self.assertLessEqual(kv["bytes_peak"], kv["budget_bytes"])
+        self.assertEqual(sum(kv["bytes_by_codec"].values()) + kv["bytes_side"], kv["bytes"])
         for line in kv["sequences"]:
             self.assertGreater(line["prompt_tokens"], 0)
         self.server.idle()

@@ -42,6 +42,20 @@ class Budget(ProcessTest):
             self.assertGreater(kv["entries_dropped"], 0)
             self.assertEqual(kv["entries_kept"] + kv["entries_dropped"], kv["positions"] * 5 * 4)
 
+    def test_what_a_policy_records_is_in_the_ledger(self):
+        def read(policy):
+            return self.json("run", "-m", STORIES, "-p", self.PROMPT, "--raw", "-n", 4, "--temp", 0, "--kv-policy", policy)["kv"]
+
+        self.assertEqual(read("knorm:budget=32")["bytes_side"], 0)
+        kv = read("snapkv:budget=32,window=8")
+        self.assertEqual(kv["bytes_side"], 5 * 8 * 8 * 8 * 2)  # layers, rows, heads, channels of f16
+        self.assertLess(kv["bytes_side"], kv["bytes_end"])
+        derived = self.json("run", "-m", STORIES, "-p", self.PROMPT, "--raw", "-n", 4, "--kv-memory", "192KiB",
+                            "--kv-policy", "h2o:block=16")["kv"]
+        self.assertLessEqual(derived["bytes_peak"], 192 * 1024)
+        self.assertGreater(derived["bytes_side"], 0)
+        self.assertGreater(derived["entries_dropped"], 0)
+
     def test_a_budget_that_is_never_reached_changes_nothing(self):
         dense = self.json("run", "-m", STORIES, "-p", self.PROMPT, "--raw", "-n", 40, "--temp", 0)
         for policy in ("keydiff:budget=500", "streaming:budget=500", "random:budget=500"):

@@ -70,14 +70,15 @@ class Batch {
   }
 
   ordered_json Summary(double seconds) const {
+    const Ledger ledger = session_.engine().ledger();
     return {{"requests", lines_.size()},
             {"failed", n_failed_},
             {"prompt_tokens", prompt_tokens_},
             {"completion_tokens", completion_tokens_},
             {"seconds", seconds},
             {"kv", KvJson(session_, session_.engine(),
-                          {use_.positions, use_.entries_kept, use_.entries_dropped,
-                           session_.engine().ledger().bytes})},
+                          {use_.positions, use_.entries_kept, use_.entries_dropped, ledger.bytes,
+                           ledger.bytes_side})},
             {"memory", MemoryJson()}};
   }
 

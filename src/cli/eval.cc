@@ -242,9 +242,11 @@ class Evaluation {
   // Prompts in the model's template, or raw.
   TaskPrompts PromptsFor(const PromptBuilder& prompts, TaskMode mode) {
     const Tokenizer& tokenizer = opened_.NeedTokenizer();
-    return [&prompts, &tokenizer, mode](const std::string& context, const Question& question) {
+    return [&prompts, &tokenizer, mode](const Sample& sample, const Question& question) {
+      const std::string& context = sample.context;
       TaskTokens tokens;
-      if (mode == TaskMode::kTrace || context.empty()) {
+      if (mode == TaskMode::kGold) tokens.forced = tokenizer.Encode(GoldBegin(sample), false);
+      if (mode == TaskMode::kTrace || mode == TaskMode::kGold || context.empty()) {
         const std::string text = context + question.text;
         tokens.question =
             (prompts.has_template() ? prompts.Chat({{"user", text}}) : prompts.Plain(text)).tokens;
@@ -273,9 +275,9 @@ class Evaluation {
         opened_.Prompts(args_, !args_.values().On("raw") && opened_.HasTemplate(args_));
     std::vector<TaskMode> modes;
     for (const std::string& mode : args_.List("mode")) modes.push_back(ParseTaskMode(mode));
-    if (modes.empty()) modes.push_back(TaskMode::kAgnostic);
     if (!spec.path.empty()) {
       const std::vector<Sample> samples = ReadSamples(spec.path);
+      if (modes.empty()) modes.push_back(TaskMode::kAgnostic);
       for (const TaskMode mode : modes) RunSamples(suite, samples, mode, prompts);
       return;
     }
@@ -297,11 +299,9 @@ class Evaluation {
         WriteSamples(samples, fmt::format("{}/{}-{}.jsonl", folder, run.task->name, run.length));
       }
       report_.generators[std::string(run.task->name)] = run.task->version;
-      if (run.task->trace()) {
-        RunSamples(suite, samples, TaskMode::kTrace, prompts);
-      } else {
-        for (const TaskMode mode : modes) RunSamples(suite, samples, mode, prompts);
-      }
+      std::vector<TaskMode> own = modes;
+      if (own.empty()) own.push_back(run.task->trace() ? TaskMode::kTrace : TaskMode::kAgnostic);
+      for (const TaskMode mode : own) RunSamples(suite, samples, mode, prompts);
     }
   }
 

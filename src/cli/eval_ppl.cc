@@ -30,7 +30,8 @@ void EvalPplVerb(const Arguments& args) {
         {"ppl", result.ppl},
         {"top1", result.top1},
         {"kv", KvJson(session, session.engine(),
-                      {tokens.size(), result.entries, result.entries_dropped, result.bytes_end})},
+                      {tokens.size(), result.entries, result.entries_dropped, result.bytes_end,
+                       result.bytes_side})},
         {"memory", MemoryJson()},
     };
     output.Json(document);

@@ -84,7 +84,9 @@ nlohmann::ordered_json KvOf(const Session& session, const Engine& engine,
                                    : generation.prompt_tokens + generation.tokens.size();
   use.entries_kept = generation.entries;
   use.entries_dropped = generation.entries_dropped;
-  use.bytes_end = engine.ledger().bytes;
+  const Ledger ledger = engine.ledger();
+  use.bytes_end = ledger.bytes;
+  use.bytes_side = ledger.bytes_side;
   return KvJson(session, engine, use);
 }
 

@@ -553,7 +553,8 @@ constexpr CliOption kOptions[] = {
     {{.name = "mode",
       .help =
           "when the policy sees a task's question: agnostic (after it has acted on the context) "
-          "or aware (with it); may be given several times (default agnostic)"},
+          "or aware (with it); for traces, trace (the model writes the steps) or gold (they are "
+          "given, the answer is not); may be given several times (default agnostic or trace)"},
      kEval,
      {},
      {},

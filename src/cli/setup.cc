@@ -260,6 +260,7 @@ nlohmann::ordered_json KvJson(const Session& session, const Engine& engine, cons
           {"entries_dropped", use.entries_dropped},
           {"bytes_peak", ledger.bytes_peak},
           {"bytes_end", use.bytes_end},
+          {"bytes_side", use.bytes_side},
           {"budget_bytes", ledger.budget_bytes},
           {"bytes_tables", ledger.bytes_tables},
           {"bytes_reserved_peak", ledger.bytes_reserved_peak},

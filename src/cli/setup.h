@@ -95,7 +95,7 @@ class Session {
 // Fields of the kv object that belong to a request rather than to the ledger.
 struct KvUse {
   uint64_t positions = 0, entries_kept = 0, entries_dropped = 0;
-  uint64_t bytes_end = 0;
+  uint64_t bytes_end = 0, bytes_side = 0;
 };
 nlohmann::ordered_json KvJson(const Session& session, const Engine& engine, const KvUse& use);
 nlohmann::ordered_json MemoryJson();

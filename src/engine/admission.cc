@@ -89,7 +89,8 @@ void Engine::RefuseBudget(const Sequence& sequence, const Demand& demand) const 
 }
 
 void Engine::SetLimits(Sequence& sequence) const {
-  const uint32_t room = context_ - sequence.prompt_end;
+  const uint32_t known = sequence.prompt_end + sequence.n_forced();
+  const uint32_t room = context_ - known;
   const std::optional<uint32_t>& asked = sequence.request.max_tokens;
   if (asked) {
     sequence.max_new = std::min(*asked, room);
@@ -101,9 +102,9 @@ void Engine::SetLimits(Sequence& sequence) const {
   // Without a limit: as many as an empty budget would hold after the prompt, within the context and
   // a fixed bound, so that one open-ended request does not keep all others out.
   const auto fits = [&](uint64_t n) {
-    return store_.FitsEmpty(DemandFor(sequence, sequence.prompt_end + n));
+    return store_.FitsEmpty(DemandFor(sequence, known + n));
   };
-  if (!fits(0)) RefuseBudget(sequence, DemandFor(sequence, sequence.prompt_end));
+  if (!fits(0)) RefuseBudget(sequence, DemandFor(sequence, known));
   uint64_t low = 0, high = std::min(kFirstTokens, room);
   sequence.limit = room <= kFirstTokens ? "context" : "default length";
   if (fits(high)) {

@@ -51,6 +51,7 @@ ModelFacts FactsOf(const ModelConfig& config, const Model* model) {
       .n_heads = config.n_heads,
       .inverse_frequencies = Rope(config.head_dim, config.rope).inverse_frequencies(),
       .interleaved = config.rope.interleaved,
+      .rope_scale = static_cast<float>(config.rope.attention_factor),
       .key_norm = config.qk_norm};
   for (uint32_t layer = 0; model && layer < config.n_layers; ++layer) {
     const std::span<const float> bias = model->key_bias(layer);
@@ -108,7 +109,7 @@ RequestId Engine::Submit(Request request) {
     }
   }
   const uint64_t end = sequence->prefix + r.tokens.size();
-  if (end > context_) {
+  if (end + r.forced.size() > context_) {
     Fail(
         Code::kInvalid,
         "prompt: {} tokens are more than the context of {}: shorten the prompt or raise --ctx-size",
@@ -116,6 +117,7 @@ RequestId Engine::Submit(Request request) {
   }
   sequence->known.insert(sequence->known.end(), r.tokens.begin(), r.tokens.end());
   sequence->prompt_end = static_cast<uint32_t>(end);
+  sequence->known.insert(sequence->known.end(), r.forced.begin(), r.forced.end());
   if (!r.sampling.seed) r.sampling.seed = RandomSeed();
   sequence->stops = StopMatcher(r.stop);
   sequence->submitted = std::chrono::steady_clock::now();
@@ -298,7 +300,7 @@ bool Engine::Step() {
 
 bool Engine::TakeToken(Sequence& s, StopReason* reason, std::string* detail) {
   if (s.error) return true;
-  if (s.position() == s.prompt_end && s.max_new == 0) {
+  if (s.position() == s.prompt_end + s.n_forced() && s.max_new == 0) {
     *detail = s.limit;
     return true;
   }
@@ -352,7 +354,7 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
     Show(s, end, true);
     g.text = s.decoder->text().substr(0, end);
   }
-  g.tokens.assign(s.known.begin() + s.prompt_end, s.known.end());
+  g.tokens.assign(s.known.begin() + s.prompt_end + s.n_forced(), s.known.end());
   g.logprobs = std::move(s.logprobs);
   g.prompt_logprobs = std::move(s.prompt_logprobs);
   g.stop_reason = reason;

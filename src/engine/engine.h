@@ -113,6 +113,9 @@ struct Generation {
 struct Request {
   std::vector<int32_t> tokens;         // prompt; after a fork, what follows the parent's tokens
   std::optional<uint32_t> max_tokens;  // none: to the end, within what is granted
+  // Read behind the prompt as if they had been generated; max_tokens and what is handed out begin
+  // behind them.
+  std::vector<int32_t> forced;
   SamplingParams sampling;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_tokens;  // end like an end-of-sequence id

@@ -92,6 +92,24 @@ class Bench {
   Engine engine_;
 };
 
+// A state that begins behind a cut must have seen all that its policy judges by.
+TEST(Prefixes, WhatAPolicyRecordsDoesNotDependOnThem) {
+  for (const char* policy :
+       {"h2o:budget=40,block=16", "tova:budget=40,block=16", "snapkv:budget=30,window=8",
+        "snapkv:budget=30,window=8,block=16", "snapkv:budget=60,window=20,block=8",
+        "expected:budget=30,every=8,window=8", "rkv:budget=24,buffer=8", "rpc:every=12,window=4"}) {
+    SCOPED_TRACE(policy);
+    Bench bench(Options(policy));
+    const Tokens document = Count(150, 7);
+    const Tokens beginning(document.begin(), document.begin() + 20);
+    for (const Tokens& prompt : {beginning, document, document, Joined(document, {5, 6, 7})}) {
+      EXPECT_EQ(bench.Ask(prompt, 40).tokens, Bench(Options(policy, 0)).Ask(prompt, 40).tokens)
+          << prompt.size();
+    }
+    bench.ExpectEmptyWithoutPrefixes();
+  }
+}
+
 TEST(Prefixes, DenseLanesServeAtAnyToken) {
   Bench bench(Options());
   const Tokens document = Count(150, 7);

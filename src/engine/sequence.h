@@ -55,8 +55,9 @@ struct Engine::Sequence {
   uint32_t position() const { return static_cast<uint32_t>(state->tokens.size()); }
   bool in_prompt() const { return position() < prompt_end; }
   uint32_t end() const { return static_cast<uint32_t>(known.size()); }
-  uint32_t n_generated() const { return end() - prompt_end; }
-  uint32_t last_position() const { return prompt_end + max_new; }
+  uint32_t n_forced() const { return static_cast<uint32_t>(request.forced.size()); }
+  uint32_t n_generated() const { return end() - prompt_end - n_forced(); }
+  uint32_t last_position() const { return prompt_end + n_forced() + max_new; }
   // Reads the token that was sampled last, and nothing it read before.
   bool decodes() const { return !in_prompt() && end() - position() == 1; }
   // Tokens that go into the lanes next.

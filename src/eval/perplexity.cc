@@ -53,7 +53,9 @@ Perplexity MeasurePerplexity(Engine& engine, Workers& workers, std::span<const i
         result.top1.push_back(s.top1);
       },
       [&](uint32_t done) {
-        result.bytes_end = engine.ledger().bytes;  // after the pass's commit
+        const Ledger ledger = engine.ledger();  // after the pass's commit
+        result.bytes_end = ledger.bytes;
+        result.bytes_side = ledger.bytes_side;
         if (on_progress) on_progress(done);
       });
   CHECK(result.nll.size() + 1 == tokens.size());

@@ -25,7 +25,7 @@ struct Perplexity {
   std::vector<int32_t> top1;  // the most likely token in each of their places; ties to the lower id
   double mean_nll = 0, ppl = 0;
   uint64_t entries = 0, entries_dropped = 0;  // when the text was read, all lanes
-  uint64_t bytes_end = 0;                     // of the ledger, then
+  uint64_t bytes_end = 0, bytes_side = 0;     // of the ledger, then
 };
 
 // The whole of `tokens` is one sequence.

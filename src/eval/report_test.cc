@@ -106,7 +106,7 @@ TEST(ReportJson, GoesRoundUnchanged) {
   EvalReport report = Report();
   report.results.push_back(TaskRow("kd", false));
   report.results.push_back(TaskRow("kd", true));
-  report.samples = {{"kd", "vt", 3, .5, "text \"quoted\"", 17}};
+  report.samples = {{"kd", "vt", "fork", 4096, 3, .5, "text \"quoted\"", 17}};
   const std::string text = ReportJson(report).dump();
   const EvalReport again = ReportFromJson(text, "f");
   EXPECT_EQ(ReportJson(again).dump(), text);

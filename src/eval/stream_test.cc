@@ -115,8 +115,9 @@ TEST_F(ReadTextTest, ScoresWhatComesAfterTheFirstDrop) {
 }
 
 TEST_F(ReadTextTest, ReadsBytesFromTheLedger) {
-  const auto runs = Read({"streaming:budget=24,sink=2,block=8"}, 400, {.block = 8});
-  const MemoryFigures &dense = runs[0].memory, &run = runs[1].memory;
+  const auto runs =
+      Read({"streaming:budget=24,sink=2,block=8", "tova:budget=24,block=8"}, 400, {.block = 8});
+  const MemoryFigures &dense = runs[0].memory, &run = runs[1].memory, &tova = runs[2].memory;
   EXPECT_EQ(dense.kv_end_bytes, 4 * 7 * 64 * 2 * 4 * sizeof(float));  // whole pages of 64
   EXPECT_EQ(dense.kv_live_bytes, 4 * 400 * 2 * 4 * sizeof(float));
   EXPECT_EQ(dense.bytes_ratio, 1);
@@ -126,7 +127,8 @@ TEST_F(ReadTextTest, ReadsBytesFromTheLedger) {
   // Live entries with their positions, and at most three pages a lane above them.
   EXPECT_EQ(run.kv_live_bytes, 4 * 24 * (2 * 4 * sizeof(float) + 4));
   EXPECT_LE(run.kv_end_bytes, run.kv_live_bytes + 4 * 3 * 64 * (2 * 4 * sizeof(float) + 4));
-  for (const MemoryFigures* m : {&dense, &run}) {
+  EXPECT_GT(tova.by_owner.at("policy"), 0u);  // a query row
+  for (const MemoryFigures* m : {&dense, &run, &tova}) {
     uint64_t sum = 0;
     for (const auto& [owner, bytes] : m->by_owner) sum += bytes;
     EXPECT_EQ(sum, m->kv_end_bytes);

@@ -20,7 +20,10 @@ double Since(Clock::time_point start) {
 }
 
 constexpr std::pair<TaskMode, std::string_view> kModes[] = {
-    {TaskMode::kAgnostic, "agnostic"}, {TaskMode::kAware, "aware"}, {TaskMode::kTrace, "trace"}};
+    {TaskMode::kAgnostic, "agnostic"}, {TaskMode::kAware, "aware"}, {TaskMode::kTrace, "trace"},
+                                                            {TaskMode::kGold, "gold"}};
+
+constexpr uint32_t kGoldTokens = 24;  // for a final answer
 
 // A case while it runs.
 struct Runner {
@@ -93,7 +96,7 @@ class TaskRunner {
     for (size_t i = begin; i < end; ++i) {
       std::vector<TaskTokens> of_sample;
       for (const Question& question : samples_[i].questions) {
-        of_sample.push_back(setup_.prompts(samples_[i].context, question));
+        of_sample.push_back(setup_.prompts(samples_[i], question));
         if (mode_ == TaskMode::kAgnostic && of_sample.back().context != of_sample[0].context) {
           Fail(Code::kUnsupported,
                "chat template: the question changes what it writes before the context; use --raw");
@@ -273,6 +276,8 @@ class TaskRunner {
           for (uint32_t r = 0; r < setup_.runs; ++r) {
             requests.push_back(Pattern(samples_[i], q, r));
             requests.back().tokens = Joined(tokens_[i - begin][q]);
+            requests.back().forced = tokens_[i - begin][q].forced;
+            if (mode_ == TaskMode::kGold) requests.back().max_tokens = kGoldTokens;
             requests.back().policy = runner.policy;
           }
         }
@@ -308,7 +313,8 @@ class TaskRunner {
       const Generation& g = results[k];
       const Question& question = sample.questions[k / setup_.runs];
       // What opens the answer belongs to it.
-      const std::string text = question.answer_prefix + g.text;
+      std::string text = question.answer_prefix + g.text;
+      if (mode_ == TaskMode::kGold) text = GoldBegin(sample) + g.text;
       answer->score += share * Score(sample.metric, question.refs, text);
       if (k == 0) answer->output = g.text;
       answer->generated += share * static_cast<double>(g.tokens.size());
@@ -343,6 +349,18 @@ class TaskRunner {
 
 }  // namespace
 
+std::string GoldBegin(const Sample& sample) {
+  const std::optional<AnswerPlace> place = FindAnswer(sample.gold);
+  if (!place) {
+    Fail(Code::kInvalid, "--mode gold: {} {} has no reference solution with a final answer",
+         sample.task, sample.index);
+  }
+  // A space before the answer belongs to its first token.
+  std::string begin = sample.gold.substr(0, place->begin);
+  while (!begin.empty() && begin.back() == ' ') begin.pop_back();
+  return begin;
+}
+
 std::string_view Name(TaskMode mode) {
   for (const auto& [value, name] : kModes) {
     if (value == mode) return name;
@@ -352,9 +370,10 @@ std::string_view Name(TaskMode mode) {
 
 TaskMode ParseTaskMode(std::string_view text) {
   for (const auto& [value, name] : kModes) {
-    if (name == text && value != TaskMode::kTrace) return value;
+    if (name == text) return value;
   }
-  Fail(Code::kUsage, "--mode: unknown mode {}; known are agnostic and aware", Quoted(text));
+  Fail(Code::kUsage, "--mode: unknown mode {}; known are agnostic, aware, trace, gold",
+       Quoted(text));
 }
 
 std::vector<TaskRun> RunTask(const TaskSetup& setup, std::span<const EvalCase* const> cases,

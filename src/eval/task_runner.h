@@ -8,6 +8,8 @@
 //   aware     Context and question are one prompt, for each question anew; the policy goes on while
 //   the
 //             answer is written.
+//   gold      A problem whose reference solution is read as if it had been generated; only the final
+//             answer is asked for.
 //   trace     A problem without a context; the policy acts while the answer is written.
 //
 // Policies that act at a prompt's end alone share one dense pass over each context (Panel,
@@ -36,7 +38,7 @@
 
 namespace kvasir {
 
-enum class TaskMode : uint8_t { kAgnostic, kAware, kTrace };
+enum class TaskMode : uint8_t { kAgnostic, kAware, kTrace, kGold };
 std::string_view Name(TaskMode mode);
 // Errors: kUsage.
 TaskMode ParseTaskMode(std::string_view text);
@@ -44,8 +46,12 @@ TaskMode ParseTaskMode(std::string_view text);
 // Tokens of a context, and of a question with all that stands between it and the answer.
 struct TaskTokens {
   std::vector<int32_t> context, question;
+  std::vector<int32_t> forced;  // of a reference solution, up to its answer
 };
-using TaskPrompts = std::function<TaskTokens(const std::string& context, const Question& question)>;
+using TaskPrompts = std::function<TaskTokens(const Sample& sample, const Question& question)>;
+
+// A sample's reference solution up to where its answer begins. Errors: kInvalid when there is none.
+std::string GoldBegin(const Sample& sample);
 
 struct TaskSetup {
   Model& model;

@@ -45,6 +45,7 @@ MemoryFigures UsageMeter::Figures(const LaneSet& lanes) const {
     if (ledger.bytes_by_use[use] == 0) continue;
     m.by_owner[std::string(Name(static_cast<PlaneUse>(use)))] = ledger.bytes_by_use[use];
   }
+  if (ledger.bytes_side > 0) m.by_owner["policy"] = ledger.bytes_side;
   return m;
 }
 

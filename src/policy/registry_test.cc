@@ -65,7 +65,7 @@ TEST(Registry, NoneIsNoPolicy) {
 TEST(Registry, SpecsNameTheirPolicyWithAllParameters) {
   EXPECT_EQ(Make("keydiff:budget=2048")->Spec(),
             "keydiff:budget=2048,block=128,sink=0,pin=system,skip=0,slack=32,recent=0,anchor=unit,"
-            "invert=off");
+            "invert=off,bias=on");
   EXPECT_EQ(Make("streaming:sink=2,recent=9")->Spec(),
             "streaming:budget=10,block=128,sink=2,pin=system,skip=0,slack=0");
   EXPECT_EQ(Make("random:keep=0.25,seed=7,slack=3,pin=none")->Spec(),
@@ -187,6 +187,24 @@ TEST(Registry, DerivedBudgetsLeaveRoomForEvidence) {
     demand.AddSide(policy->EvidenceBytes(growth));
     EXPECT_TRUE(pool.FitsEmpty(demand)) << traits->name;
     EXPECT_GT(demand.bytes(), memory * 5 / 6) << traits->name;
+  }
+}
+
+TEST(Registry, ADerivedBudgetLeavesRoomForWhatIsRecorded) {
+  const uint64_t memory = uint64_t{64} << 20;
+  const Pool pool(memory);
+  for (const char* name : {"h2o", "tova"}) {
+    const auto demand = [&](const Policy& policy) {
+      const Growth growth = policy.MaxGrowth(UINT32_MAX, UINT32_MAX, 0);
+      Demand sum = MaxDemand(kShape, growth);
+      EXPECT_GT(policy.EvidenceBytes(growth), 0u) << name;
+      sum.AddSide(policy.EvidenceBytes(growth));
+      return sum;
+    };
+    const auto derived = Make(name, memory);
+    EXPECT_TRUE(pool.FitsEmpty(demand(*derived))) << name;
+    const auto more = Make(fmt::format("{}:budget={}", name, Params(*derived).budget + 1));
+    EXPECT_FALSE(pool.FitsEmpty(demand(*more))) << name;
   }
 }
 

@@ -326,19 +326,28 @@ uint64_t RetentionPolicy::EvidenceBytes(const Growth& growth) const {
   return parts_.scorer->EvidenceBytes(shape_, growth);
 }
 
+// A selection one block behind a cut may want rows from before it.
+std::optional<uint32_t> RetentionPolicy::rows_to_see() const {
+  const std::optional<uint32_t> rows = parts_.scorer->rows_to_see();
+  if (rows && parts_.schedule->in_prompt() && *rows > block()) return std::nullopt;
+  return rows;
+}
+
 std::unique_ptr<PolicyState> RetentionPolicy::Begin(const SequenceInfo& info) const {
   return std::make_unique<RetentionState>(*this, info);
 }
 
-EvidenceSize EvidenceSizeOf(const Scorer& scorer, const LaneShape& shape) {
-  return [&scorer, shape](const Growth& growth) { return scorer.EvidenceBytes(shape, growth); };
+EvidenceBytesOf EvidenceOf(const Scorer& scorer, const PolicyContext& context) {
+  return [&scorer, shape = context.shape](const Growth& growth) {
+    return scorer.EvidenceBytes(shape, growth);
+  };
 }
 
 std::unique_ptr<Policy> MakeGridPolicy(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::unique_ptr<Scorer> scorer,
                                        std::string suffix) {
   GridParams params = ReadCommonKeys(values, context);
-  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  ReadBudget(values, context, &params, EvidenceOf(*scorer, context));
   CheckBudget(values, params);
   return std::make_unique<RetentionPolicy>(
       traits, context,

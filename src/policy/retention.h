@@ -6,8 +6,7 @@
 // A method is a scorer with a table of options; most need nothing else.
 //
 // Cost     A pass that drops nothing costs a count of the lanes' entries. A selection costs one
-// call
-//          of the scorer per lane and one nth_element per list, in parallel over lanes (over
+//          call of the scorer per lane and one nth_element per list, in parallel over lanes (over
 //          layers, where lanes of a layer are judged together); scratch is that of the lanes at
 //          hand per worker, freed when the plan is made.
 // Threads  Engine thread; scoring uses the workers. Plans are the same for any number of them.
@@ -90,7 +89,7 @@ class RetentionPolicy final : public Policy {
   bool AtPromptEndOnly(uint32_t prompt) const override {
     return parts_.schedule->AtPromptEndOnly(prompt);
   }
-  std::optional<uint32_t> rows_to_see() const override { return parts_.scorer->rows_to_see(); }
+  std::optional<uint32_t> rows_to_see() const override;
 
   const Schedule& schedule() const { return *parts_.schedule; }
   const Scorer& scorer() const { return *parts_.scorer; }
@@ -102,9 +101,8 @@ class RetentionPolicy final : public Policy {
   RetentionParts parts_;
 };
 
-// What a scorer has recorded, for ReadBudget; it must outlive that.
-EvidenceSize EvidenceSizeOf(const Scorer& scorer, const LaneShape& shape);
-
+// What a scorer records, for ReadBudget. The scorer must outlive it.
+EvidenceBytesOf EvidenceOf(const Scorer& scorer, const PolicyContext& context);
 // The usual way to put one together: common keys and a budget read from `values`.
 std::unique_ptr<Policy> MakeGridPolicy(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::unique_ptr<Scorer> scorer,

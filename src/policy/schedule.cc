@@ -66,14 +66,14 @@ uint64_t BudgetFromBytes(const OptionValues& values, const PolicyContext& contex
 }
 
 uint64_t BudgetFromMemory(const OptionValues& values, const PolicyContext& context,
-                          const GridParams& params, const EvidenceSize& evidence) {
+                          const GridParams& params, const EvidenceBytesOf& evidence_bytes) {
   const Pool pool(context.memory_bytes);
   const auto fits = [&](uint64_t n) {
     const Growth growth = {.tokens = std::numeric_limits<uint32_t>::max(),
                            .cap = n,
                            .rows = params.RowsBetweenCommits(n)};
     Demand demand = MaxDemand(context.shape, growth);
-    if (evidence) demand.AddSide(evidence(growth));
+    if (evidence_bytes) demand.AddSide(evidence_bytes(growth));
     return pool.FitsEmpty(demand);
   };
   uint64_t low = uint64_t{params.sink} + params.recent + 1;
@@ -93,7 +93,7 @@ uint64_t BudgetFromMemory(const OptionValues& values, const PolicyContext& conte
 }  // namespace
 
 void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
-                const EvidenceSize& evidence) {
+                const EvidenceBytesOf& evidence_bytes) {
   if (values.Has("budget") && values.Has("keep")) {
     Fail(Code::kUsage, "{}: budget and keep exclude each other", values.where());
   }
@@ -103,7 +103,7 @@ void ReadBudget(const OptionValues& values, const PolicyContext& context, GridPa
     params->budget =
         values.IsSize("budget") ? BudgetFromBytes(values, context) : values.Count("budget");
   } else if (context.memory_bytes > 0) {
-    params->budget = BudgetFromMemory(values, context, *params, evidence);
+    params->budget = BudgetFromMemory(values, context, *params, evidence_bytes);
   } else {
     Fail(Code::kUsage, "{}: needs budget=N or keep=R, or an explicit --kv-memory to derive it from",
          values.where());

@@ -57,7 +57,7 @@ inline constexpr Option kBudgetOption = {
     .max = 1 << 24,
     .help =
         "Entries kept per lane, or bytes per sequence (1GiB); follows from an explicit "
-        "--kv-memory if absent. Peak is budget + block."};
+        "--kv-memory if absent."};
 inline constexpr Option kKeepOption = {
     .name = "keep",
     .type = OptionType::kReal,
@@ -110,13 +110,12 @@ constexpr Option SlackOption(std::string_view value) {
 
 // Reads the common keys that the method's table has, except budget and keep.
 GridParams ReadCommonKeys(const OptionValues& values, const PolicyContext& context);
-// Bytes of what a policy records of a sequence, as Policy::EvidenceBytes.
-using EvidenceSize = std::function<uint64_t(const Growth&)>;
 // Sets budget or keep from the values, or the budget from the context's memory: the largest N whose
-// lanes, for an endless sequence, fit an empty pool of that size beside what is recorded. Errors:
-// kUsage.
+// lanes, for an endless sequence, fit an empty pool of that size beside what is recorded of it.
+// Errors: kUsage.
+using EvidenceBytesOf = std::function<uint64_t(const Growth&)>;
 void ReadBudget(const OptionValues& values, const PolicyContext& context, GridParams* params,
-                const EvidenceSize& evidence = {});
+                const EvidenceBytesOf& evidence_bytes = {});
 // Errors: kUsage when sink + recent or slack leave nothing of a fixed budget.
 void CheckBudget(const OptionValues& values, const GridParams& params);
 // "budget=2048,block=128,sink=0,pin=system,skip=0,slack=32", as MakePolicy reads it.
@@ -146,6 +145,8 @@ class Schedule {
   virtual uint32_t block() const { return 1; }
   // As Policy::AtPromptEndOnly; a grid whose block holds the prompt has its only point there.
   virtual bool AtPromptEndOnly(uint32_t prompt) const { return true; }
+  // Whether it selects at every block of a prompt, not at its end alone.
+  virtual bool in_prompt() const { return false; }
   virtual bool pins() const = 0;
   virtual uint32_t skip() const { return 0; }  // first layers that keep everything
 };
@@ -174,6 +175,7 @@ class GridSchedule final : public BudgetSchedule {
   std::optional<uint64_t> Target(const Progress& after, const Held& held) const override;
   std::string Format() const override { return FormatParams(params_); }
   uint32_t block() const override { return params_.block; }
+  bool in_prompt() const override { return true; }
   bool AtPromptEndOnly(uint32_t prompt) const override { return params_.block >= prompt; }
 
  private:

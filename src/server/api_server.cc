@@ -312,6 +312,7 @@ HttpReply ApiServer::Kv(const HttpRequest&) {
                {"bytes_committed", ledger.bytes_committed},
                {"bytes_tables", ledger.bytes_tables},
                {"bytes_by_codec", std::move(by_use)},
+               {"bytes_side", ledger.bytes_side},
                {"entries", ledger.entries},
                {"entries_dropped", ledger.entries_dropped},
                {"snapshots", s.stats.n_snapshots},

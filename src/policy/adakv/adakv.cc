@@ -8,7 +8,7 @@ namespace kvasir {
 namespace {
 constexpr Option kOptions[] = {
     kBudgetOption, kKeepOption, kWindowOption, kKernelOption, kPoolOption,   SinkOption("0"),
-    kPinOption,    kSkipOption, kEveryOption,  kFloorOption,  kCompatOption,
+    kPinOption,    kSkipOption, kEveryOption, kSnapBlockOption, SlackOption(""),  kFloorOption,  kCompatOption,
 };
 }  // namespace
 

@@ -64,7 +64,7 @@ std::unique_ptr<Policy> MakeExpected(const OptionValues& values, const PolicyCon
                                       .epsilon = static_cast<float>(values.Real("epsilon")),
                                       .covariance = values.On("cov")};
   auto scorer = std::make_unique<ExpectedScorer>(context.facts, own);
-  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  ReadBudget(values, context, &params, EvidenceOf(*scorer, context));
   CheckBudget(values, params);
   return std::make_unique<RetentionPolicy>(
       kExpectedTraits, context,

@@ -6,10 +6,9 @@
 // sinks, mean over the query heads of a KV head, plus epsilon, times |v|. After the prompt; then
 // every `every` tokens with the moments of the last `window` queries. cov=off leaves S out.
 //
-// Evidence  Mean and covariance per query head (head_dim^2 floats), and the last `window` query
-// rows. Cost      head_dim^2 multiply-adds per query row and head while the prompt is read, and per
-// key and
-//           query head at a selection.
+// Evidence  Mean and covariance per query head (head_dim^2 floats), and the last `window` rows.
+// Cost      head_dim^2 multiply-adds per query row and head while the prompt is read, and per key
+//           and query head at a selection.
 #pragma once
 
 #include <memory>

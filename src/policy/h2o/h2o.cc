@@ -48,13 +48,13 @@ constinit const Traits kH2oTraits = {
 std::unique_ptr<Policy> MakeH2o(const OptionValues& values, const PolicyContext& context) {
   GridParams params = ReadCommonKeys(values, context);
   if (!values.Has("recent")) params.recent_share = 0.5;
-  const bool once = values.Text("when") == "prompt";
+  const bool by_block = values.Text("when") == "block";
   auto scorer = std::make_unique<H2oScorer>(
-      context.facts.n_heads, once ? kMostRows : std::min(params.block, kMostRows),
+      context.facts.n_heads, by_block ? std::min(params.block, kMostRows) : kMostRows,
       values.Text("norm") == "lifetime" ? H2oScorer::Norm::kLifetime : H2oScorer::Norm::kSum);
-  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  ReadBudget(values, context, &params, EvidenceOf(*scorer, context));
   CheckBudget(values, params);
-  if (once) params.block = kWholePrompt;
+  if (!by_block) params.block = kWholePrompt;
   std::string suffix;
   if (values.Has("recent")) suffix += fmt::format(",recent={}", params.recent);
   suffix += fmt::format(",norm={},when={}", values.Text("norm"), values.Text("when"));

@@ -27,6 +27,11 @@ constexpr Option kOptions[] = {
            .type = OptionType::kSwitch,
            .value = "off",
            .help = "Keep the keys most similar to the anchor instead; a control."},
+    Option{.name = "bias",
+           .type = OptionType::kSwitch,
+           .value = "on",
+           .help = "off: compare keys without the bias of the key projection (Qwen2), which is most of "
+                   "their direction."},
 };
 }  // namespace
 
@@ -43,9 +48,31 @@ std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const PolicyCont
   const bool invert = values.On("invert");
   auto scorer = std::make_unique<KeyDiffScorer>(
       anchor == "raw" ? KeyDiffScorer::Anchor::kRaw : KeyDiffScorer::Anchor::kUnit, invert);
+  if (!values.On("bias")) scorer->LeaveBiasOut(context.facts);
   return MakeGridPolicy(kKeyDiffTraits, values, context, std::move(scorer),
-                        fmt::format(",recent={},anchor={},invert={}", values.Count("recent"),
-                                    anchor, invert ? "on" : "off"));
+                        fmt::format(",recent={},anchor={},invert={},bias={}", values.Count("recent"),
+                                    anchor, invert ? "on" : "off", values.Text("bias")));
+}
+
+void KeyDiffScorer::SubtractBias(const ScoredLane& lane, const PageView& page, float* plane) const {
+  const size_t dim = lane.view.head_dim, pairs = dim / 2;
+  if (lane.layer >= without_bias_.key_bias.size() || without_bias_.key_bias[lane.layer].empty()) {
+    return;
+  }
+  const float* const bias = without_bias_.key_bias[lane.layer].data() + lane.head * dim;
+  for (uint64_t live = page.live; live != 0; live &= live - 1) {
+    const auto slot = static_cast<uint32_t>(std::countr_zero(live));
+    const auto position = static_cast<float>(page.position(slot));
+    for (size_t i = 0; i < pairs; ++i) {
+      const size_t x = without_bias_.interleaved ? 2 * i : i;
+      const size_t y = without_bias_.interleaved ? 2 * i + 1 : i + pairs;
+      const float angle = position * without_bias_.inverse_frequencies[i];
+      const float cos = std::cos(angle) * without_bias_.rope_scale;
+      const float sin = std::sin(angle) * without_bias_.rope_scale;
+      plane[x * kPageEntries + slot] -= bias[x] * cos - bias[y] * sin;
+      plane[y * kPageEntries + slot] -= bias[y] * cos + bias[x] * sin;
+    }
+  }
 }
 
 float KeyDiffScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
@@ -62,6 +89,7 @@ float KeyDiffScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
   const auto expand = [&](const PageView& page) {
     CHECK(page.k != nullptr);
     kernels.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, plane);
+    if (without_bias_.n_heads > 0) SubtractBias(lane, page, plane);
   };
 
   // The anchor is summed entry by entry in ascending position, whatever page an entry lies in.

@@ -25,14 +25,18 @@ class KeyDiffScorer final : public Scorer {
   };
   // `invert` turns the score round: keys most similar to the anchor stay (a control).
   KeyDiffScorer(Anchor anchor, bool invert) : anchor_(anchor), invert_(invert) {}
+  // Keys are compared without the bias of the key projection, turned as at their position.
+  void LeaveBiasOut(ModelFacts facts) { without_bias_ = std::move(facts); }
 
   // The floats are -(k_i . A) / |k_i|; the factor is 1 / |A|.
   float Score(const ScoredLane& lane, ScorerScratch* scratch,
               std::span<float> scores) const override;
 
  private:
+  void SubtractBias(const ScoredLane& lane, const PageView& page, float* plane) const;
   Anchor anchor_;
   bool invert_;
+  ModelFacts without_bias_;  // no heads: the bias stays in
 };
 
 }  // namespace kvasir

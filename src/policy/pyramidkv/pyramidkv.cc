@@ -7,7 +7,7 @@ namespace kvasir {
 namespace {
 constexpr Option kOptions[] = {
     kBudgetOption,   kKeepOption, kWindowOption, kKernelOption, kPoolOption,
-    SinkOption("0"), kPinOption,  kSkipOption,   kEveryOption,  kBetaOption,
+    SinkOption("0"), kPinOption,  kSkipOption,   kEveryOption, kSnapBlockOption, SlackOption(""),  kBetaOption,
 };
 }  // namespace
 

@@ -76,7 +76,7 @@ std::unique_ptr<Policy> MakeRkv(const OptionValues& values, const PolicyContext&
   GridParams budget = ReadCommonKeys(values, context);
   budget.recent = params.window;
   auto scorer = std::make_unique<RkvScorer>(params);
-  ReadBudget(values, context, &budget, EvidenceSizeOf(*scorer, context.shape));
+  ReadBudget(values, context, &budget, EvidenceOf(*scorer, context));
   CheckBudget(values, budget);
   return std::make_unique<RetentionPolicy>(
       kRkvTraits, context,

@@ -23,6 +23,8 @@ constexpr Option kOptions[] = {
     kPinOption,
     kSkipOption,
     kEveryOption,
+    kSnapBlockOption,
+    SlackOption(""),
     Option{.name = "alloc",
            .type = OptionType::kChoice,
            .value = "uniform",
@@ -58,14 +60,14 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   GridParams params = ReadCommonKeys(values, context);
   params.recent = window;
   const std::string pool = values.Text("pool");
-  auto scorer = std::make_unique<SnapKvScorer>(
+  RetentionParts parts;
+  parts.scorer = std::make_unique<SnapKvScorer>(
       context.facts.n_heads, window, kernel,
       pool == "max" ? SnapKvScorer::Pool::kMax : SnapKvScorer::Pool::kAverage);
-  ReadBudget(values, context, &params, EvidenceSizeOf(*scorer, context.shape));
+  ReadBudget(values, context, &params, EvidenceOf(*parts.scorer, context));
   CheckBudget(values, params);
   std::string suffix = fmt::format(",window={},kernel={},pool={}", window, kernel, pool);
   if (traits.name == kSnapKvTraits.name) suffix += fmt::format(",alloc={}", allocation);
-  RetentionParts parts;
   if (allocation == "pyramid") {
     const double beta = values.Real("beta");
     suffix += fmt::format(",beta={}", beta);
@@ -73,8 +75,14 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   } else if (allocation == "ada") {
     parts.allocation = MakeAdaAllocation(values, &suffix);
   }
-  parts.schedule = std::make_unique<PromptEndSchedule>(params);
-  parts.scorer = std::move(scorer);
+  if (values.Has("block") && params.every > 0) {
+    Fail(Code::kUsage, "{}: block and every exclude each other", values.where());
+  }
+  if (values.Has("block")) {
+    parts.schedule = std::make_unique<GridSchedule>(params);
+  } else {
+    parts.schedule = std::make_unique<PromptEndSchedule>(params);
+  }
   parts.suffix = std::move(suffix);
   return std::make_unique<RetentionPolicy>(traits, context, std::move(parts));
 }

@@ -3,7 +3,8 @@
 // With the w last queries of the prompt: probabilities over all entries (causal inside the window),
 // summed over the window's rows, mean over the query heads of a KV head, pooled over neighbours in
 // view order. The N - w best entries before the window stay, and the window. Nothing is dropped in
-// generation unless every=P runs it again every P tokens. The whole prompt is resident until then.
+// generation unless every=P runs it again every P tokens. The whole prompt is resident until then;
+// block=B selects on a grid instead, which bounds memory and is not the authors'.
 //
 // One scorer, three allocations: snapkv (every lane the same), pyramidkv (lower layers more), adakv
 // (heads of a layer compete).
@@ -50,6 +51,13 @@ inline constexpr Option kEveryOption = {
     .max = 1 << 24,
     .value = "0",
     .help = "Generated tokens between two further selections; 0: none."};
+inline constexpr Option kSnapBlockOption = {
+    .name = "block",
+    .type = OptionType::kCount,
+    .min = 1,
+    .max = kWholePrompt,
+    .help = "Select in the prompt too, at multiples of so many tokens: memory stays within budget + "
+            "block. Without it once, at the prompt's end."};
 inline constexpr Option kBetaOption = {
     .name = "beta",
     .type = OptionType::kReal,
