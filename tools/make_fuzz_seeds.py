@@ -303,6 +303,12 @@ def main():
                 {"type": "text", "text": "hi"}]}], "max_completion_tokens": 5, "temperature": 0.5, "stop": ["a", "b"]}).encode(),
         "openai_fuzz/completion": json.dumps({
             "model": "m", "prompt": [1, 2, 3], "max_tokens": 5, "seed": 7, "top_p": 0.9, "n": 1, "stream": False}).encode(),
+        "sample_fuzz/own": json.dumps({
+            "suite": "s", "task": "t", "version": 1, "seed": 1, "length": 9, "index": 0, "context": "c", "question": "q",
+            "answer_prefix": "a", "refs": ["r"], "more_questions": [{"question": "p", "refs": ["1 2"]}],
+            "metric": "answer", "max_new": 5, "needles": [{"text": "n", "token_begin": 1, "depth": 33.3}],
+            "distractors": 2, "gold": "1. x\nanswer: r\n"}).encode(),
+        "sample_fuzz/ruler": b'{"index": 0, "input": "a\\nWhich?", "outputs": ["x"], "answer_prefix": " y"}\n\n',
         "http_fuzz/pipelined": b"\0GET /s HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /p HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 2\r\n\r\nab",
         "http_fuzz/chunked": b"\5POST /p HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nA: b\r\n\r\n",
         "http_fuzz/preflight": b"\0OPTIONS /k HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n",

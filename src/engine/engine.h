@@ -160,6 +160,7 @@ struct SequenceLine {
 };
 
 class PrefixIndex;
+struct PrefixQuery;
 struct Snapshot;
 
 class Engine {
@@ -256,6 +257,9 @@ class Engine {
 
   // prefixes.cc
   uint32_t block() const { return policy_ ? policy_->block() : 1; }  // prefixes end at multiples
+  PrefixQuery QueryOf(const Sequence& sequence) const;
+  // Where `other`, that reads its prompt, will leave what `query` can begin with.
+  uint32_t ComingCut(const Sequence& other, const PrefixQuery& query) const;
   Prefix FindPrefix(const Sequence& sequence);
   // Whether somebody is reading what this one begins with.
   bool WaitsForPrefix(Sequence& sequence);

@@ -7,13 +7,14 @@ namespace kvasir {
 
 namespace {
 
-bool Dropped(const Snapshot& snapshot) { return snapshot.state.lanes->dropped() > 0; }
+// Whether it serves as it is, with a policy's state, or at any cut.
+bool IsWhole(const Snapshot& snapshot) { return snapshot.state.policy != nullptr; }
 
 // Whether everything that `b` can serve is served by `a` as well.
 bool StandsFor(const Snapshot& a, const Snapshot& b) {
-  if (a.salt != b.salt || Dropped(a) != Dropped(b)) return false;
+  if (a.salt != b.salt || IsWhole(a) != IsWhole(b)) return false;
   const std::vector<int32_t>&x = a.state.tokens, &y = b.state.tokens;
-  if (Dropped(a)) return x == y && a.pinned == b.pinned;
+  if (IsWhole(a)) return x == y && a.pinned == b.pinned;
   return CommonTokens(x, y) == y.size();
 }
 
@@ -26,16 +27,14 @@ uint32_t CommonTokens(std::span<const int32_t> a, std::span<const int32_t> b) {
       a.begin());
 }
 
-namespace {
-uint32_t CommonBeforeLast(std::span<const int32_t> tokens, const PrefixQuery& query) {
+uint32_t CommonTokens(std::span<const int32_t> tokens, const PrefixQuery& query) {
   if (query.tokens.empty()) return 0;
   return CommonTokens(tokens, query.tokens.first(query.tokens.size() - 1));
 }
-}  // namespace
 
 uint32_t UsableCut(std::span<const int32_t> tokens, const PrefixQuery& query, uint32_t grain) {
-  const uint32_t common = std::min(CommonBeforeLast(tokens, query), query.most_cut);
-  return common - common % grain;
+  const uint32_t cut = std::min(CommonTokens(tokens, query), query.most_cut);
+  return cut - cut % grain;
 }
 
 PrefixIndex::Hit PrefixIndex::Find(const PrefixQuery& query) {
@@ -43,10 +42,10 @@ PrefixIndex::Hit PrefixIndex::Find(const PrefixQuery& query) {
   for (Snapshot& snapshot : snapshots_) {
     if (snapshot.salt != query.salt) continue;
     uint32_t length = 0;
-    if (!Dropped(snapshot)) {
+    if (!IsWhole(snapshot)) {
       length = UsableCut(snapshot.state.tokens, query, grain_);
     } else if (std::ranges::equal(snapshot.pinned, query.pinned) &&
-               CommonBeforeLast(snapshot.state.tokens, query) == snapshot.state.tokens.size()) {
+               CommonTokens(snapshot.state.tokens, query) == snapshot.state.tokens.size()) {
       length = static_cast<uint32_t>(snapshot.state.tokens.size());
     }
     const bool better = length > best.length || (length > 0 && length == best.length &&

@@ -1,9 +1,10 @@
 // Kept prefixes: states of prompts and answers that later requests may begin with.
 //
 // A snapshot is a frozen lane set with the tokens that it has seen. One that dropped nothing serves
-// at any cut, under a policy with a block at multiples of it. One that dropped serves as a whole,
-// and only requests that pin the same spans. A hit is one because the tokens were compared; there
-// is no digest to collide.
+// at any cut that leaves a policy the rows it has to see, under a policy with a block at multiples
+// of it. One that dropped, or whose policy adds up all it sees, serves as a whole together with the
+// policy's state, and only requests that pin the same spans. A hit is one because the tokens were
+// compared; there is no digest to collide.
 //
 // Bytes    Snapshots lie in the one KV budget. They give way, least useful first, before anybody
 //          waits or is parked: useful is what saves many tokens per byte, was used often and
@@ -35,11 +36,14 @@ struct PrefixQuery {
   std::span<const int32_t> tokens;
   std::string_view salt;
   std::span<const PositionSpan> pinned;
-  uint32_t most_cut = UINT32_MAX;  // most tokens of lanes that come without a policy's state
+  // The most tokens of a state that dropped nothing: a policy's evidence begins anew behind them.
+  uint32_t most_cut = UINT32_MAX;
 };
 
 // Leading tokens that two sequences have in common.
 uint32_t CommonTokens(std::span<const int32_t> a, std::span<const int32_t> b);
+// Those that a query can begin with; all but its last token.
+uint32_t CommonTokens(std::span<const int32_t> tokens, const PrefixQuery& query);
 // Tokens of a state that dropped nothing which the query can begin with.
 uint32_t UsableCut(std::span<const int32_t> tokens, const PrefixQuery& query, uint32_t grain);
 

@@ -96,6 +96,7 @@ class Bench {
 TEST(Prefixes, WhatAPolicyRecordsDoesNotDependOnThem) {
   for (const char* policy :
        {"h2o:budget=40,block=16", "tova:budget=40,block=16", "snapkv:budget=30,window=8",
+        "snapkv:budget=30,window=8,block=16", "snapkv:budget=60,window=20,block=8",
         "expected:budget=30,every=8,window=8", "rkv:budget=24,buffer=8", "rpc:every=12,window=4"}) {
     SCOPED_TRACE(policy);
     Bench bench(Options(policy));
@@ -172,6 +173,82 @@ TEST(Prefixes, ARetentionPolicyServesAtItsBlocks) {
     EXPECT_EQ(again.tokens, Bench(Options(policy, 0)).Ask(prompt).tokens) << shared;
   }
   bench.ExpectEmptyWithoutPrefixes();
+}
+
+// A policy that judges by what the last queries of a prompt attend to has to see those.
+TEST(Prefixes, ACutLeavesAPolicyTheRowsItHasToSee) {
+  const char* policy = "snapkv:budget=40,window=20";
+  Bench bench(Options(policy));
+  const Tokens document = Count(200, 7);
+  EXPECT_EQ(bench.Ask(document).cached_tokens, 0u);
+  const std::map<size_t, uint32_t> expected = {
+      {199, 180}, {185, 180}, {181, 180}, {150, 150}, {40, 40}};
+  for (const auto& [shared, cached] : expected) {
+    const size_t more = 200 - shared;
+    const Tokens prompt =
+        Joined(Tokens(document.begin(), document.begin() + shared), Tokens(more, 39));
+    const Generation again = bench.Ask(prompt);
+    EXPECT_EQ(again.cached_tokens, cached) << shared;
+    EXPECT_EQ(again.tokens, Bench(Options(policy, 0)).Ask(prompt).tokens) << shared;
+  }
+  EXPECT_EQ(bench.Ask(Tokens(document.begin(), document.begin() + 19)).cached_tokens, 0u);
+  bench.ExpectEmptyWithoutPrefixes();
+}
+
+// One that adds up from the start goes on only where its sums were published with the lanes: at
+// multiples of 64, and at each prompt's last block.
+TEST(Prefixes, WhatAddsUpFromTheStartIsNeverBegunInTheMiddle) {
+  const char* policy = "h2o:budget=96,block=16";
+  Bench bench(Options(policy, 64));
+  const Tokens document = Count(200, 7);
+  EXPECT_EQ(bench.Ask(document).cached_tokens, 0u);
+  const std::map<size_t, uint32_t> expected = {{40, 0},    {90, 64},   {93, 80},   {127, 80},
+                                               {130, 128}, {191, 128}, {192, 192}, {199, 192}};
+  for (const auto& [shared, cached] : expected) {
+    const Tokens prompt = Joined(Tokens(document.begin(), document.begin() + shared), {39, 3, 2});
+    const Generation again = bench.Ask(prompt);
+    EXPECT_EQ(again.cached_tokens, cached) << shared;
+    EXPECT_EQ(again.tokens, Bench(Options(policy, 0)).Ask(prompt).tokens) << shared;
+  }
+  EXPECT_GT(bench.engine().ledger().bytes_side, 0u) << "snapshots have sums too";
+  EXPECT_EQ(bench.engine().stats().snapshot_bytes, bench.engine().ledger().bytes);
+  bench.ExpectEmptyWithoutPrefixes();
+  // Nor does anybody wait for what is running and cannot be shared.
+  for (const size_t common : {60, 70}) {
+    bench.Start(Bench::Greedy(Joined(Count(common, 5), Tokens(70, 3)), 4));
+    bench.Start(Bench::Greedy(Joined(Count(common, 5), Tokens(30, 39)), 4));
+    bench.engine().Step();
+    EXPECT_EQ(bench.engine().n_running(), common == 60 ? 2u : 1u);
+    bench.engine().RunUntilIdle();
+  }
+}
+
+// What snapshots record counts, and goes when others need the room.
+TEST(Prefixes, WhatSnapshotsRecordGivesWayToo) {
+  EngineOptions options = Options("tova:budget=64,block=16", 32);
+  options.kv_memory = 96 << 10;
+  Bench bench(options);
+  for (int32_t step = 1; step < 30; ++step) {
+    const Generation g = bench.Ask(Count(150, step), 4);
+    ASSERT_FALSE(g.error) << step << ": " << g.error->what();
+    ASSERT_EQ(bench.engine().stats().snapshot_bytes, bench.engine().ledger().bytes);
+  }
+  EXPECT_GT(bench.engine().stats().snapshots_dropped, 0u);
+  bench.ExpectEmptyWithoutPrefixes();
+}
+
+TEST(Prefixes, RequestsUnderAPolicyOfTheirOwnShareNothing) {
+  Bench bench(Options("keydiff:budget=96,block=16"));
+  const Tokens document = Count(200, 7);
+  bench.Ask(document);
+  for (const char* spec : {"keydiff:budget=95,block=16", "keydiff:budget=96,block=32",
+                           "keydiff:budget=96,block=16,sink=1", "knorm:budget=96,block=16"}) {
+    Request request = Bench::Greedy(document, 4);
+    request.policy = MakePolicy(spec, {.shape = bench.model().MainLanes(Codec::kF32, Codec::kF32),
+                                       .facts = FactsOf(bench.model().config())});
+    EXPECT_EQ(bench.Ask(std::move(request)).cached_tokens, 0u) << spec;
+  }
+  EXPECT_EQ(bench.Ask(document, 4).cached_tokens, 192u);
 }
 
 TEST(Prefixes, DroppedLanesServeOnlyWhoPinsTheSame) {
@@ -321,9 +398,13 @@ TEST_P(Parking, AnswersAreTheSameAndTheOldestIsNeverParked) {
   bench.ExpectEmptyWithoutPrefixes();
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, Parking,
-                         ::testing::Values("", "keydiff:keep=0.7,block=16",
-                                           "streaming:keep=0.7,block=16"));
+INSTANTIATE_TEST_SUITE_P(
+    Policies, Parking,
+    ::testing::Values("", "keydiff:keep=0.7,block=16", "streaming:keep=0.7,block=16",
+                      "h2o:keep=0.7,block=16", "tova:keep=0.7,block=16",
+                      "rpc:every=64,window=8,ratio=1.5", "snapkv:keep=0.7,window=8,every=64",
+                      "adakv:keep=0.7,window=8,every=64", "expected:keep=0.7,window=8,every=64",
+                      "rkv:keep=0.7,buffer=64"));
 
 // Conversations that share beginnings, branch, are cancelled, in budgets from roomy to very tight.
 class PrefixStress : public ::testing::TestWithParam<const char*> {};
@@ -385,14 +466,23 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
     EXPECT_GT(whole, 60u);
     bench.ExpectEmptyWithoutPrefixes();
   }
-  EXPECT_GT(cached, 10u);
+  if (std::string_view(GetParam()).starts_with("expected")) {
+    EXPECT_EQ(cached, 0u) << "its moments are of all queries, and nobody publishes them";
+  } else {
+    EXPECT_GT(cached, 10u);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, PrefixStress,
                          ::testing::Values("", "keydiff:budget=64,block=16",
                                            "streaming:budget=64,block=16",
                                            "random:keep=0.5,block=32",
-                                           "keydiff:budget=200,block=16"));
+                                           "keydiff:budget=200,block=16", "h2o:budget=64,block=16",
+                                           "h2o:budget=140,block=16", "tova:budget=64,block=16",
+                                           "knorm:budget=64,block=16", "snapkv:budget=40,window=20",
+                                           "adakv:budget=40,window=20,every=5",
+                                           "expected:budget=40,every=8,window=8",
+                                           "rkv:budget=32,buffer=8", "rpc:every=12,window=6"));
 
 TEST(Admission, WhoWaitsTooLongIsRefusedAndSaysWhy) {
   EngineOptions options = Options("", 0);

@@ -13,24 +13,26 @@ constexpr uint32_t kWorthWaiting = 16;
 
 }  // namespace
 
-PrefixQuery Engine::Sequence::query(const Policy* policy) const {
-  PrefixQuery query = {known, request.salt, request.pinned};
-  if (policy) {  // its state begins behind a cut, and must see as much as it judges by
-    const std::optional<uint32_t> rows = policy->rows_to_see();
-    query.most_cut = rows ? prompt_end - std::min(prompt_end, *rows) : 0;
+PrefixQuery Engine::QueryOf(const Sequence& s) const {
+  PrefixQuery query = {.tokens = s.known, .salt = s.request.salt, .pinned = s.request.pinned};
+  if (policy_) {
+    // One that was parked reads its answer again as an answer: for its policy that is no prompt.
+    query.tokens = query.tokens.first(std::min<size_t>(s.known.size(), s.prompt_end + 1));
+    const std::optional<uint32_t> rows = policy_->rows_to_see();
+    query.most_cut = rows ? s.prompt_end - std::min(s.prompt_end, *rows) : 0;
   }
   return query;
 }
 
 Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return {};
-  const PrefixQuery query = s.query(policy_.get());
+  const PrefixQuery query = QueryOf(s);
   Prefix best;
   const PrefixIndex::Hit hit = prefixes_->Find(query);
   if (hit.snapshot) {
     best = {.lanes = &hit.snapshot->state.lanes,
             .length = hit.length,
-            .cut = hit.snapshot->state.lanes->dropped() == 0,
+            .cut = hit.snapshot->state.policy == nullptr,
             .policy = hit.snapshot->state.policy.get(),
             .snapshot = hit.snapshot};
   }
@@ -43,20 +45,27 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   return best;
 }
 
+uint32_t Engine::ComingCut(const Sequence& other, const PrefixQuery& query) const {
+  const std::span<const int32_t> prompt(other.known.data(), other.prompt_end);
+  const uint32_t cut = UsableCut(prompt, query, block());
+  const uint64_t cap = GrowthFor(other, other.prompt_end).cap;
+  const bool grid = policy_ && policy_->traits().sharing == Sharing::kGrid;
+  const bool whole = grid && !policy_->rows_to_see();  // shared with its policy's state alone
+  if (!whole && !(grid && other.prompt_end > cap)) return cut;
+  // It is shared where it publishes: at its last block, and at intervals.
+  const uint32_t common = CommonTokens(prompt, query);
+  const uint32_t last = other.prompt_end - other.prompt_end % block();
+  const uint32_t point = common >= last ? last : common - common % prefix_interval_;
+  return whole || point > cap ? point : std::min(point, cut);
+}
+
 bool Engine::WaitsForPrefix(Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return false;
+  const PrefixQuery query = QueryOf(s);
   uint32_t coming = 0;
   for (const auto& other : running_) {
     if (!other->publishes || !other->in_prompt() || other->request.salt != s.request.salt) continue;
-    const std::span<const int32_t> prompt(other->known.data(), other->prompt_end);
-    const uint32_t common = UsableCut(prompt, s.query(policy_.get()), block());
-    uint32_t point = common;
-    // One that drops can be shared where it publishes: at its last block, and at intervals.
-    const uint64_t cap = GrowthFor(*other, other->prompt_end).cap;
-    if (cap > 0 && other->prompt_end > cap) {
-      const uint32_t last = other->prompt_end - other->prompt_end % block();
-      point = common >= last ? last : common - common % prefix_interval_;
-    }
+    const uint32_t point = ComingCut(*other, query);
     if (point > other->position()) coming = std::max(coming, point);
   }
   const uint32_t worth = s.waits ? 1 : kWorthWaiting;
@@ -67,14 +76,15 @@ bool Engine::WaitsForPrefix(Sequence& s) {
 // A snapshot of the first `position` positions of a sequence that goes on.
 void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
   SequenceState& state = *s.state;
-  const bool whole = state.lanes->dropped() > 0;
-  // Its own are the copy of the page that a cut falls into, and nothing else.
+  const bool whole = state.lanes->dropped() > 0 || (policy_ && !policy_->rows_to_see());
+  // Its own are the copy of the page that a cut falls into, or what a policy has recorded.
   const uint32_t rest = position % kPageEntries;
-  const Demand own = ForkDemand(shape_, position, whole || rest == 0 ? 0 : 1, {});
+  Demand own = ForkDemand(shape_, position, whole || rest == 0 ? 0 : 1, {});
+  if (whole) own.AddSide(policy_->EvidenceBytes(GrowthFor(s, position)));
   Snapshot snapshot;
   const auto fork = [&] {
     snapshot.state.lanes =
-        whole ? store_.Fork(state.lanes, {}) : store_.ForkAt(state.lanes, position, own);
+        whole ? store_.Fork(state.lanes, own) : store_.ForkAt(state.lanes, position, own);
     return bool(snapshot.state.lanes);
   };
   const Demand room = store_.ForkRoom(*state.lanes, own, !whole);
@@ -88,12 +98,13 @@ void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
 }
 
 // After a pass whose plan has been committed. A policy that drops leaves nothing of earlier states,
-// so its state is published while it stands at a block that others are likely to share: the last
-// one of the prompt, those at the end of what the caller pinned, and some in between.
+// nor does one that adds up what it saw, so its state is published while it stands at a block that
+// others are likely to share: the last one of the prompt, those at the end of what the caller
+// pinned, and some in between.
 void Engine::PublishBlock(Sequence& s) {
   const uint32_t at = s.position();
   if (policy_->traits().sharing != Sharing::kGrid || at > s.prompt_end || at % block() != 0) return;
-  if (s.state->lanes->dropped() == 0) return;
+  if (s.state->lanes->dropped() == 0 && policy_->rows_to_see()) return;
   bool likely = at + block() > s.prompt_end;
   for (const PositionSpan& span : s.request.pinned) {
     likely |= span.second >= at && span.second < at + block();
@@ -103,6 +114,7 @@ void Engine::PublishBlock(Sequence& s) {
 
 // Before the first plan that drops anything: what came before its block can still be cut anywhere.
 void Engine::PublishUndropped(Sequence& s) {
+  if (!policy_->rows_to_see()) return;  // nobody could begin there
   const uint32_t end = (s.position() - 1) / block() * block();
   if (end > 0) PublishLanes(s, end, true);
 }
@@ -110,7 +122,9 @@ void Engine::PublishUndropped(Sequence& s) {
 // A sequence that ends, or is parked, leaves its lanes as they are.
 void Engine::PublishEnd(Sequence& s) {
   if (!s.publishes || !s.state || s.state->tokens.empty() || s.state->lanes->dropped() > 0) return;
+  if (policy_ && !policy_->rows_to_see()) return;
   store_.Freeze(s.state->lanes);
+  store_.ReturnSide(s.state->lanes);  // its policy's state ends with it
   Snapshot snapshot;
   snapshot.state.lanes = std::move(s.state->lanes);
   snapshot.state.tokens = std::move(s.state->tokens);

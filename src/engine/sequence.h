@@ -64,8 +64,6 @@ struct Engine::Sequence {
   std::span<const int32_t> Next(uint32_t n) const {
     return std::span(known).subspan(position(), n);
   }
-  // What may begin it under the engine's policy.
-  PrefixQuery query(const Policy* policy) const;
 };
 
 template <typename F>

@@ -1,8 +1,8 @@
 // The random numbers of generated samples: the same on every machine, compiler and thread count.
 //
-// SplitMix64 and xoshiro256** are Blackman and Vigna's (prng.di.unimi.it); integers below a bound
-// are Lemire's (arXiv 1805.10941), so that no remainder is favoured. Nothing here uses floating
-// point.
+// SplitMix64 is by Steele, Lea and Flood (2014), xoshiro256** by Blackman and Vigna; integers below
+// a bound are drawn as Lemire does (arXiv 1805.10941), which favours no remainder. Nothing here
+// uses floating point.
 //
 // Threads  A Generator belongs to one.
 #pragma once

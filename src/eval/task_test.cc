@@ -115,7 +115,6 @@ TEST_P(EveryTask, TheAnswerOccursAsOftenAsTheTaskSays) {
         if (task().occurrences > 0) {
           EXPECT_EQ(Times(sample.context, ref), task().occurrences) << ref;
         }
-        // (The lines that show a trace's form hold small numbers.)
         if (!task().trace()) {
           EXPECT_EQ(Times(question.text + question.answer_prefix, ref), 0u) << ref;
         }
@@ -189,17 +188,17 @@ niah_multikey_2 1 85a5c0ec67720a62
 niah_multikey_3 1 2125ebbce1b5340f
 niah_multivalue 1 d515490ba937b0ac
 niah_multiquery 1 6bb91b55793e959b
-facts 1 1b0cea5adbf5897f
-passkey 1 1b00f3dd50aed5f3
-number 1 50460e0599434af0
+facts 1 c96b91223999045f
+passkey 1 7ad83763a52bf6ec
+number 1 b32af4089660069d
 vt 1 bb491462608f1b2c
 cwe 1 9aed36d6e3f7ce0c
 fwe 1 0471aad6759f7ea6
 rkv_json 1 479160d81b85771e
-regs 1 1ec3b588a0c85341
-chain 1 8beb00e151a1afb0
-selfrecall 1 bedf35471ea3838c
-longadd 1 ed9e161d0050056b
+regs 1 b30358fd7e34f3da
+chain 1 87fae1a3b10b31d2
+selfrecall 1 fb82a92165ad0950
+longadd 1 0d6dd457f307e18f
 )";
 
 TEST(Tasks, HaveTheDigestsOfTheirVersions) {
@@ -434,21 +433,32 @@ std::vector<std::string> Lines(const std::string& text) {
   return lines;
 }
 
+// The problem itself, behind the examples.
+std::string ProblemOf(const Sample& sample) {
+  const std::string_view opening = "\n\nProblem:\n";
+  const size_t at = sample.context.find(opening);
+  EXPECT_NE(at, sample.context.npos);
+  return sample.context.substr(at + opening.size());
+}
+
 TEST(Traces, RegistersHoldWhatTheUpdatesGive) {
   TaskParams params;
   params.steps = 40;
   params.registers = 5;
   for (const Sample& sample : Samples(*FindTask("regs"), 0, 10, params)) {
     std::map<char, long> registers;
-    for (const std::string& line : Lines(sample.context)) {
+    for (const std::string& line : Lines(ProblemOf(sample))) {
       if (line.starts_with("Start:")) {
         const std::vector<long> start = Numbers(line);
         for (size_t r = 0; r < start.size(); ++r) registers[static_cast<char>('A' + r)] = start[r];
-      } else if (line.find(" = ") != line.npos) {  // "7. A = C + 12"
+      } else {  // "7. A = C + 12"
         const char target = line[line.find(" = ") - 1], source = line[line.find(" = ") + 3];
-        registers[target] = (registers[source] + Numbers(line).back()) % 100;
+        const long change = Numbers(line).back();
+        registers[target] = registers[source] + (line.find('-') == line.npos ? change : -change);
+        EXPECT_TRUE(registers[target] >= 0 && registers[target] < 100) << line;
       }
     }
+    ASSERT_THAT(registers, SizeIs(5));
     std::string answer;
     for (const auto& [name, value] : registers) answer += fmt::format("{}={} ", name, value);
     answer.pop_back();
@@ -461,12 +471,13 @@ TEST(Traces, ChainsFollowTheRecurrence) {
   TaskParams params;
   params.steps = 20;
   for (const Sample& sample : Samples(*FindTask("chain"), 0, 10, params)) {
-    const std::vector<std::string> lines = Lines(sample.context);
-    const std::vector<long> head = Numbers(lines[0]);  // of "x0 = 5 ... (3 * ... modulo 97"
+    const std::vector<std::string> lines = Lines(ProblemOf(sample));
+    const std::vector<long> head = Numbers(lines[0]);  // of "x0 = 5, a = 3"
     long x = head[1];
     const std::vector<std::string> gold = Lines(sample.gold);
+    ASSERT_THAT(lines, SizeIs(21));
     for (size_t i = 1; i <= 20; ++i) {
-      x = (head[2] * x + Numbers(lines[i]).back()) % 97;
+      x = (head[2] * x + Numbers(lines[i]).back()) % 100;
       EXPECT_EQ(Numbers(gold[i - 1]).back(), x);
     }
     EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("{}", x)));
@@ -476,13 +487,13 @@ TEST(Traces, ChainsFollowTheRecurrence) {
 TEST(Traces, SelfRecallAsksForAStepOfItsOwnOutput) {
   std::set<long> asked;
   for (const Sample& sample : Samples(*FindTask("selfrecall"), 0, 30)) {
-    const std::vector<long> head = Numbers(sample.context);  // start, odd, even
-    const size_t at = sample.questions[0].text.find("which value step ");
-    const long step = Numbers(sample.questions[0].text.substr(at))[0];
-    asked.insert(step);
+    const std::vector<long> head = Numbers(ProblemOf(sample));  // start, odd, even, steps, asked
+    ASSERT_THAT(head, SizeIs(5));
+    asked.insert(head[4]);
     long value = head[0];
-    for (long i = 1; i <= step; ++i) value = (value + (i % 2 == 1 ? head[1] : head[2])) % 100;
+    for (long i = 1; i <= head[4]; ++i) value += i % 2 == 1 ? head[1] : head[2];
     EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("{}", value)));
+    EXPECT_EQ(Lines(sample.gold).size(), static_cast<size_t>(head[3]) + 1);
   }
   EXPECT_GT(asked.size(), 12u);
 }
@@ -491,7 +502,10 @@ TEST(Traces, LongAddAdds) {
   TaskParams params;
   params.steps = 15;  // fits into 64 bits
   for (const Sample& sample : Samples(*FindTask("longadd"), 0, 20, params)) {
-    const std::vector<long> numbers = Numbers(sample.context);
+    std::string digits = ProblemOf(sample);
+    std::erase(digits, ' ');
+    const std::vector<long> numbers = Numbers(digits);
+    ASSERT_THAT(numbers, SizeIs(2));
     EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("{}", numbers[0] + numbers[1])));
   }
 }

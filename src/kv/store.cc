@@ -159,6 +159,19 @@ void Store::Freeze(LaneSetHandle& handle) {
   set.frozen_ = true;
 }
 
+void Store::ReturnSide(LaneSetHandle& handle) {
+  CHECK(handle && handle.store_ == this);
+  pool_.ReturnSide(std::exchange(handle.set_->side_bytes_, 0));
+}
+
+Demand Store::HeldByFrozen() const {
+  Demand held = pool_.resting();
+  for (const LaneSet* set : sets_) {
+    if (set->frozen_) held.AddSide(set->side_bytes_);
+  }
+  return held;
+}
+
 LaneSet& Store::Changeable(LaneSetHandle& handle) const {
   CHECK(handle && handle.store_ == this);
   CHECK_MSG(!handle.set_->frozen_, "the lane set is frozen");

@@ -127,6 +127,8 @@ class Store {
   void Detach(LaneSetHandle& set);
   // Grants less from now on, `demand` at most: what is taken stays. Side bytes are not touched.
   void Shrink(LaneSetHandle& set, const Demand& demand);
+  // What was recorded beside a lane set is no more.
+  void ReturnSide(LaneSetHandle& set);
   // No more appends or commits: the unused reservation is given back.
   void Freeze(LaneSetHandle& set);
 
@@ -139,8 +141,8 @@ class Store {
   uint64_t Bytes(const LaneSet& set) const;
   // What a fork of `parent` with this demand needs room for.
   Demand ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const;
-  // Planes that nobody but frozen lane sets refers to.
-  Demand HeldByFrozen() const { return pool_.resting(); }
+  // Planes that nobody but frozen lane sets refers to, and side bytes of those.
+  Demand HeldByFrozen() const;
   // Whether `demand` fits now; when `less` of what is taken were given back.
   bool Fits(const Demand& demand, const Demand& less = {}) const {
     return pool_.Fits(demand, less);

@@ -23,7 +23,8 @@ struct LaneScores {
 class Allocation {
  public:
   virtual ~Allocation() = default;
-  // Fills `keep` of lanes (layers ascending, `heads` lanes each) so that they add up to `target`.
+  // Fills `keep` of lanes (layers ascending, `heads` lanes each) so that they add up to `target`,
+  // or to all entries when those are fewer. `always` is known when uneven().
   virtual void OverLayers(std::span<LaneShare> lanes, uint32_t heads, uint64_t target) const;
   // Whether lanes may get different counts beyond rounding.
   virtual bool uneven() const { return false; }

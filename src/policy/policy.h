@@ -55,7 +55,7 @@ struct ModelFacts {
   // RoPE: position p turns pair i of a head by the angle p * inverse_frequencies[i].
   std::vector<float> inverse_frequencies;
   bool interleaved = false;                  // pairs are (2i, 2i + 1), else (i, i + head_dim / 2)
-  float rope_scale = 1;  // that turned rows are multiplied by (YaRN)
+  float rope_scale = 1;                      // that turned rows are multiplied by (YaRN)
   bool key_norm = false;                     // keys are normalised per head before RoPE
   std::vector<std::vector<float>> key_bias;  // by layer, [n_kv_heads * head_dim]; may be empty
 

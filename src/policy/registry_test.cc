@@ -173,6 +173,23 @@ TEST(Registry, DerivesTheLargestBudgetThatFitsTheMemory) {
   EXPECT_THAT(UsageError("keydiff", 4096), HasSubstr("4.0 KiB"));
 }
 
+// What a policy records has to fit beside the lanes.
+TEST(Registry, DerivedBudgetsLeaveRoomForEvidence) {
+  for (const Traits* traits : AllPolicies()) {
+    if (traits->name == "rpc") continue;  // has no budget
+    const uint64_t memory = uint64_t{64} << 20;
+    const Pool pool(memory);
+    const auto policy = Make(traits->name, memory);
+    // Where the whole prompt is resident the budget is for one that just fits.
+    const uint64_t tokens = traits->sharing == Sharing::kGrid ? UINT32_MAX : Params(*policy).budget;
+    const Growth growth = policy->MaxGrowth(tokens, tokens, 0);
+    Demand demand = MaxDemand(kShape, growth);
+    demand.AddSide(policy->EvidenceBytes(growth));
+    EXPECT_TRUE(pool.FitsEmpty(demand)) << traits->name;
+    EXPECT_GT(demand.bytes(), memory * 5 / 6) << traits->name;
+  }
+}
+
 TEST(Registry, ADerivedBudgetLeavesRoomForWhatIsRecorded) {
   const uint64_t memory = uint64_t{64} << 20;
   const Pool pool(memory);

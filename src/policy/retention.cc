@@ -133,6 +133,14 @@ RetentionState::Selection::Selection(RetentionState& state, const Progress& at, 
 }
 
 void RetentionState::Selection::Share(uint64_t target) {
+  if (state_.policy_.allocation().uneven()) {
+    // What is protected was never dropped: every lane holds it.
+    uint64_t always = 0;
+    for (const PositionSpan& span : spans_) {
+      always += std::min(span.second, at_.position) - std::min(span.first, at_.position);
+    }
+    for (LaneShare& share : shares_) share.always = std::min(always, share.entries);
+  }
   state_.policy_.allocation().OverLayers(shares_, heads_, target);
   if (grain() == Grain::kModel) {
     // A list for all lanes has one length: the remainder, less than one entry per lane, is left
@@ -316,6 +324,13 @@ Growth RetentionPolicy::MaxGrowth(uint64_t prompt, uint64_t tokens,
 
 uint64_t RetentionPolicy::EvidenceBytes(const Growth& growth) const {
   return parts_.scorer->EvidenceBytes(shape_, growth);
+}
+
+// A selection one block behind a cut may want rows from before it.
+std::optional<uint32_t> RetentionPolicy::rows_to_see() const {
+  const std::optional<uint32_t> rows = parts_.scorer->rows_to_see();
+  if (rows && parts_.schedule->in_prompt() && *rows > block()) return std::nullopt;
+  return rows;
 }
 
 std::unique_ptr<PolicyState> RetentionPolicy::Begin(const SequenceInfo& info) const {

@@ -89,7 +89,7 @@ class RetentionPolicy final : public Policy {
   bool AtPromptEndOnly(uint32_t prompt) const override {
     return parts_.schedule->AtPromptEndOnly(prompt);
   }
-  std::optional<uint32_t> rows_to_see() const override { return parts_.scorer->rows_to_see(); }
+  std::optional<uint32_t> rows_to_see() const override;
 
   const Schedule& schedule() const { return *parts_.schedule; }
   const Scorer& scorer() const { return *parts_.scorer; }

@@ -145,6 +145,8 @@ class Schedule {
   virtual uint32_t block() const { return 1; }
   // As Policy::AtPromptEndOnly; a grid whose block holds the prompt has its only point there.
   virtual bool AtPromptEndOnly(uint32_t prompt) const { return true; }
+  // Whether it selects at every block of a prompt, not at its end alone.
+  virtual bool in_prompt() const { return false; }
   virtual bool pins() const = 0;
   virtual uint32_t skip() const { return 0; }  // first layers that keep everything
 };
@@ -173,6 +175,7 @@ class GridSchedule final : public BudgetSchedule {
   std::optional<uint64_t> Target(const Progress& after, const Held& held) const override;
   std::string Format() const override { return FormatParams(params_); }
   uint32_t block() const override { return params_.block; }
+  bool in_prompt() const override { return true; }
   bool AtPromptEndOnly(uint32_t prompt) const override { return params_.block >= prompt; }
 
  private:

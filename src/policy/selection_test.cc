@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "policy/test_lanes.h"
 
@@ -79,6 +81,39 @@ TEST(SelectDrops, AgreesWithSortingForRandomScores) {
                 order.begin() + static_cast<ptrdiff_t>(std::min(free, order.size())));
     std::sort(order.begin(), order.end());
     ASSERT_EQ(Drops(scores, keep, protected_indices), order) << "round " << round;
+  }
+}
+
+// Scores as large as floats get, as coarse as bf16, infinite or no number at all.
+TEST(SelectDrops, NeverDropsWhatIsProtected) {
+  std::mt19937 rng(6);
+  std::vector<uint32_t> candidates, drops;
+  for (int round = 0; round < 100000; ++round) {
+    const size_t n = 1 + rng() % 24, keep = rng() % (n + 2);
+    std::vector<float> scores(n);
+    std::vector<uint8_t> is_protected(n);
+    size_t n_protected = 0;
+    for (size_t i = 0; i < n; ++i) {
+      // The upper half of a random float's bits is a bf16: all of them come, NaN included.
+      scores[i] = std::bit_cast<float>(static_cast<uint32_t>(rng()) & 0xffff0000);
+      if (rng() % 5 == 0) scores[i] = rng() % 2 == 0 ? 3e38f : -3e38f;
+      is_protected[i] = rng() % 3 == 0;
+      n_protected += is_protected[i];
+    }
+    ReplaceNaN(scores);
+    SelectDrops(scores, is_protected, keep, &candidates, &drops);
+    ASSERT_EQ(drops.size(), n - std::min(n, std::max(keep, n_protected)));
+    ASSERT_TRUE(std::is_sorted(drops.begin(), drops.end()));
+    std::set<uint32_t> gone(drops.begin(), drops.end());
+    ASSERT_EQ(gone.size(), drops.size());
+    for (const uint32_t drop : drops) {
+      ASSERT_EQ(is_protected[drop], 0) << "round " << round;
+      for (size_t i = 0; i < n; ++i) {  // nobody who stays was worse
+        if (is_protected[i] == 0 && !gone.contains(static_cast<uint32_t>(i))) {
+          ASSERT_GE(scores[i], scores[drop]);
+        }
+      }
+    }
   }
 }
 

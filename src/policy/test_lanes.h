@@ -134,6 +134,7 @@ class TestSequence {
   void SetValues(KeyMaker values) { values_ = std::move(values); }
   void SetQueries(KeyMaker queries) { queries_ = std::move(queries); }
   void Commit(const Plan& plan) { store_->Commit(set_, plan); }
+  void Shrink(const Demand& demand) { store_->Shrink(set_, demand); }
   std::vector<uint32_t> Positions(uint32_t layer, uint32_t head) const {
     std::vector<uint32_t> positions;
     GatherPositions(store_->View(*set_, layer, head), &positions);

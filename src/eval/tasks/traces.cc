@@ -1,7 +1,8 @@
 // Short prompts with long solutions: the model writes its steps, and later steps need earlier ones.
 //
-// Every prompt asks for one line per step and a last line "answer: ...", which scoring.h finds; the
-// reference solution has exactly this form. `units` is the number of steps.
+// A prompt has the rules, two small solved examples (without which small models do not find the
+// form), the problem, and what to write: one line per step and a last line "answer: ...", which
+// scoring.h finds. `units` is the number of steps.
 #include <array>
 #include <utility>
 
@@ -12,138 +13,172 @@ namespace kvasir {
 
 namespace {
 
-Draft Trace(std::string problem, std::string question, std::string gold_steps, std::string answer) {
-  Draft draft;
-  draft.context = std::move(problem);
-  draft.body_end = draft.context.size();
-  draft.gold = fmt::format("{}answer: {}\n", gold_steps, answer);
-  draft.questions.push_back({std::move(question), "", {std::move(answer)}});
-  return draft;
+struct Problem {
+  std::string text;   // whole lines
+  std::string steps;  // whole lines, the solution but for its last one
+  std::string answer;
+};
+
+struct TraceRules {
+  std::string_view rules, question;
+  Problem (*draw)(uint64_t steps, const TaskParams& params, Generator& generator);
+};
+
+std::string Solution(const Problem& problem) {
+  return fmt::format("{}answer: {}\n", problem.steps, problem.answer);
 }
 
-// Latest value per register, often written long ago.
-Draft MakeRegs(const DraftRequest& request, Generator& generator) {
-  const uint64_t m = request.params.registers, n = request.units;
+template <const TraceRules& kTrace>
+Draft MakeTrace(const DraftRequest& request, Generator& generator) {
+  DraftBuilder builder;
+  builder.Add(kTrace.rules);
+  for (const uint64_t steps : {3, 4}) {
+    const Problem example = kTrace.draw(steps, request.params, generator);
+    builder.Add(fmt::format("\n\nExample problem:\n{}Example solution:\n{}", example.text,
+                            Solution(example)));
+  }
+  Problem problem = kTrace.draw(request.units, request.params, generator);
+  problem.text.pop_back();  // EndBody ends the line
+  builder.Add("\n\nProblem:\n").BeginBody().Add(problem.text).EndBody();
+  builder.draft().gold = Solution(problem);
+  builder.draft().questions.push_back({fmt::format(fmt::runtime(kTrace.question), request.units),
+                                       "Solution:\n",
+                                       {std::move(problem.answer)}});
+  return std::move(builder.draft());
+}
+
+// Latest value per register, often written long ago. Values stay from 0 to 99 by the choice of what
+// is added or taken away, so that no rule about overflow stands between memory and answer.
+Problem DrawRegs(uint64_t n, const TaskParams& params, Generator& generator) {
+  const uint64_t m = params.registers;
   const auto name = [](uint64_t r) { return static_cast<char>('A' + r); };
   std::vector<uint64_t> values(m);
-  std::string problem =
-      "Registers hold whole numbers from 0 to 99; results are taken modulo 100.\n"
-      "Start:";
+  Problem problem;
+  problem.text = "Start:";
   for (uint64_t r = 0; r < m; ++r) {
     values[r] = generator.Below(100);
-    problem += fmt::format(" {}={}", name(r), values[r]);
+    problem.text += fmt::format(" {}={}", name(r), values[r]);
   }
-  problem += "\nUpdates, in order:\n";
-  std::string gold;
+  problem.text += "\n";
   for (uint64_t i = 1; i <= n; ++i) {
-    const uint64_t target = generator.Below(m);
-    const uint64_t source = generator.Below(m);
-    const uint64_t add = generator.Between(1, 99);
-    problem += fmt::format("{}. {} = {} + {}\n", i, name(target), name(source), add);
-    const uint64_t sum = values[source] + add;
-    gold += fmt::format("{}. {} = {} + {} = {}\n", i, name(target), values[source], add, sum % 100);
-    values[target] = sum % 100;
+    const uint64_t target = generator.Below(m), source = generator.Below(m);
+    const uint64_t before = values[source], after = generator.Below(100);
+    const char sign = after < before ? '-' : '+';
+    const uint64_t change = after < before ? before - after : after - before;
+    problem.text += fmt::format("{}. {} = {} {} {}\n", i, name(target), name(source), sign, change);
+    problem.steps += fmt::format("{}. {} = {} {} {} = {} {} {} = {}\n", i, name(target),
+                                 name(source), sign, change, before, sign, change, after);
+    values[target] = after;
   }
-  std::string answer;
   for (uint64_t r = 0; r < m; ++r) {
-    answer += fmt::format("{}{}={}", r > 0 ? " " : "", name(r), values[r]);
+    problem.answer += fmt::format("{}{}={}", r > 0 ? " " : "", name(r), values[r]);
   }
-  return Trace(
-      std::move(problem),
-      fmt::format("Write one line per update with the register's new value, like this: "
-                  "1. A = 40 + 7 = 47\nThen write all registers in a last line, like this: "
-                  "answer: A=1 B=2\nGive all {} registers in order of their names.",
-                  m),
-      gold, answer);
+  return problem;
 }
 
-// The prompt's list and the last value.
-Draft MakeChain(const DraftRequest& request, Generator& generator) {
-  constexpr uint64_t kModulus = 97;  // prime: no factor is ever lost
-  const uint64_t n = request.units, factor = generator.Between(2, 9);
-  uint64_t x = generator.Below(kModulus);
-  std::string problem = fmt::format(
-      "A sequence starts with x0 = {}. Each next number is ({} * the last one + b) modulo {}, "
-      "where "
-      "b is taken from this list:\n",
-      x, factor, kModulus);
-  std::string gold;
+// The prompt's list and the last value. The factors share no divisor with 100, so that every start
+// leads to another end.
+Problem DrawChain(uint64_t n, const TaskParams& params, Generator& generator) {
+  constexpr std::array<uint64_t, 3> kFactors = {3, 7, 9};
+  const uint64_t factor = generator.OneOf(kFactors);
+  uint64_t x = generator.Below(100);
+  Problem problem;
+  problem.text = fmt::format("x0 = {}, a = {}\n", x, factor);
   for (uint64_t i = 1; i <= n; ++i) {
-    const uint64_t b = generator.Below(kModulus);
-    problem += fmt::format("b{} = {}\n", i, b);
-    const uint64_t before = factor * x + b;
-    gold += fmt::format("x{} = {} * {} + {} = {} mod {} = {}\n", i, factor, x, b, before, kModulus,
-                        before % kModulus);
-    x = before % kModulus;
+    const uint64_t b = generator.Below(100), next = factor * x + b;
+    problem.text += fmt::format("b{} = {}\n", i, b);
+    problem.steps += fmt::format("{} * {} + b{} = {} * {} + {} = {}, x{} = {}\n", factor, x, i,
+                                 factor, x, b, next, i, next % 100);
+    x = next % 100;
   }
-  return Trace(
-      std::move(problem),
-      fmt::format("Compute x1 to x{} in one line each, like this: x1 = 3 * 5 + 90 = 105 mod "
-                  "{} = 8\nThen write x{} in a last line, like this: answer: 8",
-                  n, kModulus, n),
-      gold, fmt::format("{}", x));
+  problem.answer = fmt::format("{}", x);
+  return problem;
 }
 
 // The values stand nowhere but in the model's own output; one of them is asked for at the end.
-Draft MakeSelfRecall(const DraftRequest& request, Generator& generator) {
-  const uint64_t n = request.units;
-  const uint64_t start = generator.Below(100);
+Problem DrawSelfRecall(uint64_t n, const TaskParams& params, Generator& generator) {
+  uint64_t value = generator.Below(100);
   const std::array<uint64_t, 2> adds = {generator.Between(11, 89), generator.Between(11, 89)};
   const uint64_t asked = generator.Between(1, n);
-  std::string gold;
-  uint64_t value = start, recalled = 0;
+  Problem problem;
+  problem.text = fmt::format(
+      "Begin at {}, odd steps add {}, even steps add {}. Steps: {}. Repeat step "
+      "{}.\n",
+      value, adds[0], adds[1], n, asked);
   for (uint64_t i = 1; i <= n; ++i) {
-    value = (value + adds[(i + 1) % 2]) % 100;
-    gold += fmt::format("step {}: {}\n", i, value);
-    if (i == asked) recalled = value;
+    const uint64_t add = adds[(i + 1) % 2];
+    problem.steps += fmt::format("step {}: {} + {} = {}\n", i, value, add, value + add);
+    value += add;
+    if (i == asked) problem.answer = fmt::format("{}", value);
   }
-  return Trace(
-      fmt::format("Count in uneven steps. Begin at {}. Odd steps add {}, even steps add {}; of "
-                  "every result only the last two digits are kept.\n",
-                  start, adds[0], adds[1]),
-      fmt::format("Write the results of steps 1 to {}, one per line, like this: step 1: 42\n"
-                  "Then repeat which value step {} had in a last line, like this: answer: 42",
-                  n, asked),
-      gold, fmt::format("{}", recalled));
+  return problem;
 }
 
 // The prompt's digits and the carry.
-Draft MakeLongAdd(const DraftRequest& request, Generator& generator) {
-  const uint64_t n = request.units;
+Problem DrawLongAdd(uint64_t n, const TaskParams& params, Generator& generator) {
   std::array<std::string, 2> numbers;
   for (std::string& number : numbers) {
     for (uint64_t i = 0; i < n; ++i) {
       number += static_cast<char>('0' + (i == 0 ? generator.Between(1, 9) : generator.Below(10)));
     }
   }
-  std::string gold, sum;
+  Problem problem;
+  for (const std::string& number : numbers) {  // apart, so that every digit is a token
+    problem.text += fmt::format("{}\n", fmt::join(number, " "));
+  }
   int carry = 0;
   for (uint64_t i = 0; i < n; ++i) {
     const int a = numbers[0][n - 1 - i] - '0', b = numbers[1][n - 1 - i] - '0';
     const int total = a + b + carry;
-    gold += fmt::format("column {}: {} + {} + {} = {}\n", i + 1, a, b, carry, total);
-    sum += static_cast<char>('0' + total % 10);
+    problem.steps += fmt::format("column {}: {} + {} + {} = {}\n", i + 1, a, b, carry, total);
+    problem.answer += static_cast<char>('0' + total % 10);
     carry = total / 10;
   }
-  if (carry > 0) sum += '1';
-  std::reverse(sum.begin(), sum.end());
-  return Trace(
-      fmt::format("Add two numbers column by column.\n{}\n{}\n", numbers[0], numbers[1]),
-      "Begin with the last digits. Write one line per column with both digits and the carry, "
-      "like this: column 1: 7 + 5 + 0 = 12\nThen write the whole sum in a last line, like "
-      "this: answer: 12",
-      gold, sum);
+  if (carry > 0) problem.answer += '1';
+  std::reverse(problem.answer.begin(), problem.answer.end());
+  return problem;
 }
 
-constexpr Task TraceTask(std::string_view name, Draft (*make)(const DraftRequest&, Generator&)) {
-  return {.suite = "trace", .name = name, .metric = Metric::kAnswer, .make = make};
+constexpr TraceRules kRegs = {"Registers hold numbers. Updates change them one after the other.",
+                              "Write the solution in the form of the examples: one line for each "
+                              "of the {} updates with the value "
+                              "put in, then a last line \"answer:\" with all registers.",
+                              DrawRegs};
+constexpr TraceRules kChain = {
+    "A sequence of numbers begins with x0. The next number is a times the last one plus the next b "
+    "of "
+    "the list; only its last two digits are kept.",
+    "Write the solution in the form of the examples: one line for each of the {} numbers, then a "
+    "last "
+    "line \"answer:\" with the last number.",
+    DrawChain};
+constexpr TraceRules kSelfRecall = {
+    "Count in uneven steps: odd and even steps add different numbers. At the end the result of one "
+    "step "
+    "is repeated.",
+    "Write the solution in the form of the examples: one line for each of the {} steps, then a "
+    "last "
+    "line \"answer:\" with the result of the step to repeat.",
+    DrawSelfRecall};
+constexpr TraceRules kLongAdd = {
+    "Two numbers are added column by column, beginning with their last digits. A line has both "
+    "digits "
+    "of a column, the carry and their sum.",
+    "Write the solution in the form of the examples: one line for each of the {} columns, then a "
+    "last "
+    "line \"answer:\" with the whole sum.",
+    DrawLongAdd};
+
+template <const TraceRules& kTrace>
+constexpr Task TraceTask(std::string_view name) {
+  return {.suite = "trace", .name = name, .metric = Metric::kAnswer, .make = MakeTrace<kTrace>};
 }
 
 constexpr Task kTasks[] = {
-    TraceTask("regs", MakeRegs),
-    TraceTask("chain", MakeChain),
-    TraceTask("selfrecall", MakeSelfRecall),
-    TraceTask("longadd", MakeLongAdd),
+    TraceTask<kRegs>("regs"),
+    TraceTask<kChain>("chain"),
+    TraceTask<kSelfRecall>("selfrecall"),
+    TraceTask<kLongAdd>("longadd"),
 };
 
 }  // namespace

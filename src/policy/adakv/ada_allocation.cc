@@ -34,6 +34,17 @@ std::vector<uint64_t> CountBest(std::vector<Candidate>& candidates, size_t n, si
 
 }  // namespace
 
+void AdaAllocation::OverLayers(std::span<LaneShare> lanes, uint32_t heads, uint64_t target) const {
+  const size_t n_layers = lanes.size() / heads;
+  std::vector<uint64_t> capacities(n_layers, 0);
+  for (size_t i = 0; i < lanes.size(); ++i) capacities[i / heads] += lanes[i].entries;
+  const std::vector<double> weights(n_layers, 1.0);
+  const std::vector<uint64_t> totals = Spread(weights, capacities, target);
+  for (size_t l = 0; l < n_layers; ++l) {
+    Allocation::OverLayers(lanes.subspan(l * heads, heads), heads, totals[l]);
+  }
+}
+
 void AdaAllocation::OverHeads(std::span<const LaneScores> scores,
                               std::span<LaneShare> lanes) const {
   uint64_t total = 0;

@@ -21,6 +21,8 @@ class AdaAllocation final : public Allocation {
   AdaAllocation(double floor, Compat compat) : floor_(floor), compat_(compat) {}
   bool uneven() const override { return true; }
   bool by_score() const override { return true; }
+  // Every layer the same, however its heads differ.
+  void OverLayers(std::span<LaneShare> lanes, uint32_t heads, uint64_t target) const override;
   void OverHeads(std::span<const LaneScores> scores, std::span<LaneShare> lanes) const override;
 
  private:

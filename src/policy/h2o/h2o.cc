@@ -121,7 +121,9 @@ std::unique_ptr<Evidence> H2oScorer::NewEvidence(const LaneShape& shape) const {
 }
 
 uint64_t H2oScorer::EvidenceBytes(const LaneShape& shape, const Growth& growth) const {
-  const uint64_t entries = std::min(growth.tokens, growth.cap + growth.rows);
+  // Without a cap nothing is dropped: somebody only watches.
+  const uint64_t entries =
+      growth.cap == 0 ? growth.tokens : std::min(growth.tokens, growth.cap + growth.rows);
   return QueryWindow::Bytes(shape, n_heads_, rows_) + shape.lanes() * entries * sizeof(float);
 }
 

@@ -22,7 +22,9 @@ constexpr Option kOptions[] = {
     SinkOption("0"),
     kPinOption,
     kSkipOption,
-    kEveryOption, kSnapBlockOption, SlackOption(""),
+    kEveryOption,
+    kSnapBlockOption,
+    SlackOption(""),
     Option{.name = "alloc",
            .type = OptionType::kChoice,
            .value = "uniform",
@@ -69,7 +71,7 @@ std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues&
   if (allocation == "pyramid") {
     const double beta = values.Real("beta");
     suffix += fmt::format(",beta={}", beta);
-    parts.allocation = std::make_unique<PyramidAllocation>(window, beta);
+    parts.allocation = std::make_unique<PyramidAllocation>(beta);
   } else if (allocation == "ada") {
     parts.allocation = MakeAdaAllocation(values, &suffix);
   }
