@@ -19,8 +19,9 @@ double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-constexpr std::pair<TaskMode, std::string_view> kModes[] = {
-    {TaskMode::kAgnostic, "agnostic"}, {TaskMode::kAware, "aware"}, {TaskMode::kTrace, "trace"},
+constexpr std::pair<TaskMode, std::string_view> kModes[] = {{TaskMode::kAgnostic, "agnostic"},
+                                                            {TaskMode::kAware, "aware"},
+                                                            {TaskMode::kTrace, "trace"},
                                                             {TaskMode::kGold, "gold"}};
 
 constexpr uint32_t kGoldTokens = 24;  // for a final answer
@@ -308,7 +309,6 @@ class TaskRunner {
                   TaskAnswer* answer) const {
     CHECK(results.size() == sample.questions.size() * setup_.runs);
     const double share = 1.0 / static_cast<double>(results.size());
-    const LaneShape shape = setup_.model.MainLanes(Codec::kF16, Codec::kF16);
     for (size_t k = 0; k < results.size(); ++k) {
       const Generation& g = results[k];
       const Question& question = sample.questions[k / setup_.runs];
@@ -321,10 +321,9 @@ class TaskRunner {
       answer->seconds += share * g.timings.predicted_ms / 1000;
       answer->capped |= g.stop_reason == StopReason::kLength &&
                         (sample.metric != Metric::kAnswer || !FindAnswer(text));
-      const uint64_t positions = g.prompt_tokens + g.tokens.size();
       if (g.entries > answer->entries) {
         answer->entries = g.entries;
-        answer->logical = shape.lanes() * positions;
+        answer->logical = g.entries + g.entries_dropped;
       }
       answer->end_bytes = std::max(answer->end_bytes, g.bytes_end);
       answer->peak_bytes = std::max(answer->peak_bytes, g.track.peak_bytes);
