@@ -87,10 +87,15 @@ class Tasks(ProcessTest):
     def test_samples_are_written_and_read_back(self):
         with tempfile.TemporaryDirectory() as folder:
             self.json("eval", "-m", SMOLLM2, "--suite", "facts:len=400,n=2", "--dump", folder)
-            files = os.listdir(folder)
-            self.assertEqual(files, ["facts-400.jsonl"])
+            files = sorted(os.listdir(folder))
+            self.assertEqual(files, ["facts-400.ids.jsonl", "facts-400.jsonl"])
+            with open(os.path.join(folder, files[0])) as f:
+                ids = [json.loads(line) for line in f]
+            self.assertEqual(len(ids), 2)
+            self.assertLess(len(ids[0]["context_ids"]) + len(ids[0]["questions"][0]["ids"]), 400)
+            self.assertGreater(len(ids[0]["context_ids"]), 300)
             made = self.eval("--suite", "facts:len=400,n=2")
-            read = self.eval("--suite", "file:" + os.path.join(folder, files[0]))
+            read = self.eval("--suite", "file:" + os.path.join(folder, files[1]))
             self.assertEqual(made[1], read[1])
 
     def test_refusals(self):

@@ -296,13 +296,35 @@ class Evaluation {
       if (args_.Given("dump")) {
         const std::string folder = args_.values().Text("dump");
         std::filesystem::create_directories(folder);
-        WriteSamples(samples, fmt::format("{}/{}-{}.jsonl", folder, run.task->name, run.length));
+        const std::string stem = fmt::format("{}/{}-{}", folder, run.task->name, run.length);
+        WriteSamples(samples, stem + ".jsonl");
+        if (!run.task->trace()) WriteTokens(samples, prompts, stem + ".ids.jsonl");
       }
       report_.generators[std::string(run.task->name)] = run.task->version;
       std::vector<TaskMode> own = modes;
       if (own.empty()) own.push_back(run.task->trace() ? TaskMode::kTrace : TaskMode::kAgnostic);
       for (const TaskMode mode : own) RunSamples(suite, samples, mode, prompts);
     }
+  }
+
+  // The samples as the ids that are read here, so that other programs can be asked the same.
+  void WriteTokens(const std::vector<Sample>& samples, const PromptBuilder& prompts,
+                   const std::string& path) {
+    const TaskPrompts tokens_of = PromptsFor(prompts, TaskMode::kAgnostic);
+    std::string lines;
+    for (const Sample& sample : samples) {
+      nlohmann::ordered_json questions = nlohmann::ordered_json::array();
+      std::vector<int32_t> context;
+      for (const Question& question : sample.questions) {
+        TaskTokens tokens = tokens_of(sample, question);
+        context = std::move(tokens.context);
+        questions.push_back({{"ids", tokens.question}, {"refs", question.refs}});
+      }
+      const nlohmann::ordered_json line = {
+          {"context_ids", context}, {"questions", questions}, {"max_new", sample.max_new}};
+      lines += DumpJson(line) + '\n';
+    }
+    WriteFileWhole(path, lines);
   }
 
   // One row for each case; those of an earlier run are taken over.

@@ -571,7 +571,8 @@ constexpr CliOption kOptions[] = {
      {},
      "N"},
     {{.name = "dump",
-      .help = "write the samples of generated tasks into this folder, as JSON lines"},
+      .help = "write the samples of generated tasks into this folder, as JSON lines: "
+                                "texts, and the token ids that are read"},
      kEval,
      {},
      {},
