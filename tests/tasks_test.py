@@ -93,7 +93,7 @@ class Tasks(ProcessTest):
                 ids = [json.loads(line) for line in f]
             self.assertEqual(len(ids), 2)
             self.assertLess(len(ids[0]["context_ids"]) + len(ids[0]["questions"][0]["ids"]), 400)
-            self.assertGreater(len(ids[0]["context_ids"]), 300)
+            self.assertGreater(len(ids[0]["context_ids"]), 150)
             made = self.eval("--suite", "facts:len=400,n=2")
             read = self.eval("--suite", "file:" + os.path.join(folder, files[1]))
             self.assertEqual(made[1], read[1])
