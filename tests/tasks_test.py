@@ -38,17 +38,11 @@ class Tasks(ProcessTest):
             for index in range(4):
                 self.assertEqual(outputs[case, task, mode, index], outputs["dense", task, mode, index])
 
-    def test_one_shared_pass_over_a_context_equals_one_of_its_own(self):
-        # block=whole acts at the end of the context alone and shares the dense pass; a block that just holds the context
-        # does not.
-        keep = "--kv-policy tova:keep=0.5,recent=1"
-        rows, outputs = self.eval("--suite", "facts:len=500,n=3", "--case", f"shared={keep},block=whole")
-        alone, own = self.eval("--suite", "facts:len=500,n=3", "--case", f"alone={keep},block=whole", "--mode", "aware")
-        self.assertLess(rows["shared", "facts", "agnostic"]["memory"]["kv_end_bytes"],
-                        0.7 * rows["dense", "facts", "agnostic"]["memory"]["kv_end_bytes"])
-        # Dense answers do not depend on when the question is read.
+    def test_dense_answers_do_not_depend_on_when_the_question_is_read(self):
+        _, after = self.eval("--suite", "facts:len=500,n=3")
+        _, together = self.eval("--suite", "facts:len=500,n=3", "--mode", "aware")
         for index in range(3):
-            self.assertEqual(outputs["dense", "facts", "agnostic", index], own["dense", "facts", "aware", index])
+            self.assertEqual(after["dense", "facts", "agnostic", index], together["dense", "facts", "aware", index])
 
     def test_bytes_fall_with_what_is_kept_and_blocks_bound_the_peak(self):
         rows, _ = self.eval("--suite", FACTS, "--case", "half=--kv-policy keydiff:keep=0.5,block=whole", "--case",
@@ -80,9 +74,7 @@ class Tasks(ProcessTest):
             again = self.json("eval", "-m", SMOLLM2, *args, "--case", "kd=--kv-policy keydiff:keep=0.5")
             for row in first["results"]:
                 self.assertIn(row, again["results"])
-            self.assertEqual([r["case"] for r in again["results"]], ["dense", "kd", "st"] if
-                             again["results"][1]["case"] == "kd" else ["dense", "st", "kd"])
-            self.assertEqual(again["results"][-1]["n"], 2)
+            self.assertEqual([r["case"] for r in again["results"]], ["dense", "st", "kd"])
 
     def test_samples_are_written_and_read_back(self):
         with tempfile.TemporaryDirectory() as folder:
