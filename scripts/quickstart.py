@@ -158,9 +158,9 @@ def main():
         policy = f"{method}:budget={int(tokens * share)}"
         measure(f"{method}, {100 * share:.0f} % of entries, {name}",
                 lambda policy=policy, codec=codec: run(args, document, questions, "--kv-policy", policy, *codec))
-    policy = f"snapkv:budget={tokens // 8}"
+    policy = f"snapkv:budget={tokens // 2}"
     measure("question known: dense", lambda: run_known(args, document, questions))
-    measure("question known: snapkv, 12 %, q8", lambda: run_known(args, document, questions, "--kv-policy", policy, *q8))
+    measure("question known: snapkv, 50 %, q8", lambda: run_known(args, document, questions, "--kv-policy", policy, *q8))
 
     print(f"\nA document of {first['timings']['prompt_n']} tokens (the chronicle of an invented town), read once; each question "
           "answered in a fork of that state.")
