@@ -572,7 +572,7 @@ constexpr CliOption kOptions[] = {
      "N"},
     {{.name = "dump",
       .help = "write the samples of generated tasks into this folder, as JSON lines: "
-                                "texts, and the token ids that are read"},
+              "texts, and the token ids that are read"},
      kEval,
      {},
      {},

@@ -101,9 +101,7 @@ void Engine::SetLimits(Sequence& sequence) const {
   }
   // Without a limit: as many as an empty budget would hold after the prompt, within the context and
   // a fixed bound, so that one open-ended request does not keep all others out.
-  const auto fits = [&](uint64_t n) {
-    return store_.FitsEmpty(DemandFor(sequence, known + n));
-  };
+  const auto fits = [&](uint64_t n) { return store_.FitsEmpty(DemandFor(sequence, known + n)); };
   if (!fits(0)) RefuseBudget(sequence, DemandFor(sequence, known));
   uint64_t low = 0, high = std::min(kFirstTokens, room);
   sequence.limit = room <= kFirstTokens ? "context" : "default length";

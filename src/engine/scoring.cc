@@ -41,10 +41,9 @@ void Scoring::Pass(uint32_t most_rows, const Sink& sink) {
   AppendCursor cursor = engine_.store_.Append(s.state->lanes, rows);
   Segment segment{s.Next(rows), &cursor, WantLogits::kAll};
   Engine::Sequence* const member = &s;
-  engine_.Forward({&member, 1}, {&segment, 1},
-                  [&](size_t, uint32_t row, std::span<const float> logits) {
-                    sink(first + row, logits);
-                  });
+  engine_.Forward(
+      {&member, 1}, {&segment, 1},
+      [&](size_t, uint32_t row, std::span<const float> logits) { sink(first + row, logits); });
   engine_.Advance(s, rows);
 }
 

@@ -8,7 +8,8 @@
 //   aware     Context and question are one prompt, for each question anew; the policy goes on while
 //   the
 //             answer is written.
-//   gold      A problem whose reference solution is read as if it had been generated; only the final
+//   gold      A problem whose reference solution is read as if it had been generated; only the
+//   final
 //             answer is asked for.
 //   trace     A problem without a context; the policy acts while the answer is written.
 //

@@ -7,8 +7,9 @@ namespace kvasir {
 
 namespace {
 constexpr Option kOptions[] = {
-    kBudgetOption, kKeepOption, kWindowOption, kKernelOption, kPoolOption,   SinkOption("0"),
-    kPinOption,    kSkipOption, kEveryOption, kSnapBlockOption, SlackOption(""),  kFloorOption,  kCompatOption,
+    kBudgetOption,   kKeepOption,  kWindowOption, kKernelOption, kPoolOption,
+    SinkOption("0"), kPinOption,   kSkipOption,   kEveryOption,  kSnapBlockOption,
+    SlackOption(""), kFloorOption, kCompatOption,
 };
 }  // namespace
 

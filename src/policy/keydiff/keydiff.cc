@@ -30,8 +30,9 @@ constexpr Option kOptions[] = {
     Option{.name = "bias",
            .type = OptionType::kSwitch,
            .value = "on",
-           .help = "off: compare keys without the bias of the key projection (Qwen2), which is most of "
-                   "their direction."},
+           .help =
+               "off: compare keys without the bias of the key projection (Qwen2), which is most of "
+               "their direction."},
 };
 }  // namespace
 
@@ -49,9 +50,10 @@ std::unique_ptr<Policy> MakeKeyDiff(const OptionValues& values, const PolicyCont
   auto scorer = std::make_unique<KeyDiffScorer>(
       anchor == "raw" ? KeyDiffScorer::Anchor::kRaw : KeyDiffScorer::Anchor::kUnit, invert);
   if (!values.On("bias")) scorer->LeaveBiasOut(context.facts);
-  return MakeGridPolicy(kKeyDiffTraits, values, context, std::move(scorer),
-                        fmt::format(",recent={},anchor={},invert={},bias={}", values.Count("recent"),
-                                    anchor, invert ? "on" : "off", values.Text("bias")));
+  return MakeGridPolicy(
+      kKeyDiffTraits, values, context, std::move(scorer),
+      fmt::format(",recent={},anchor={},invert={},bias={}", values.Count("recent"), anchor,
+                  invert ? "on" : "off", values.Text("bias")));
 }
 
 void KeyDiffScorer::SubtractBias(const ScoredLane& lane, const PageView& page, float* plane) const {

@@ -6,8 +6,8 @@ namespace kvasir {
 
 namespace {
 constexpr Option kOptions[] = {
-    kBudgetOption,   kKeepOption, kWindowOption, kKernelOption, kPoolOption,
-    SinkOption("0"), kPinOption,  kSkipOption,   kEveryOption, kSnapBlockOption, SlackOption(""),  kBetaOption,
+    kBudgetOption, kKeepOption, kWindowOption, kKernelOption,    kPoolOption,     SinkOption("0"),
+    kPinOption,    kSkipOption, kEveryOption,  kSnapBlockOption, SlackOption(""), kBetaOption,
 };
 }  // namespace
 

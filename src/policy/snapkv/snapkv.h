@@ -56,8 +56,9 @@ inline constexpr Option kSnapBlockOption = {
     .type = OptionType::kCount,
     .min = 1,
     .max = kWholePrompt,
-    .help = "Select in the prompt too, at multiples of so many tokens: memory stays within budget + "
-            "block. Without it once, at the prompt's end."};
+    .help =
+        "Select in the prompt too, at multiples of so many tokens: memory stays within budget + "
+        "block. Without it once, at the prompt's end."};
 inline constexpr Option kBetaOption = {
     .name = "beta",
     .type = OptionType::kReal,
