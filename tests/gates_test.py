@@ -35,7 +35,7 @@ class Gates(ProcessTest):
     def test_more_entries_do_not_raise_perplexity(self):
         rows = self.measure("--sweep", "budget=256,512,1024", *(
             word for name in ("keydiff", "snapkv", "streaming")
-            for word in ("--case", f"{name}-{{budget}}=--kv-policy {name}:budget={{budget}}")))
+            for word in ("--case", f"{name}-{{budget}}=--kv-policy {name}:budget={{budget}},block=32")))
         for name in ("keydiff", "snapkv", "streaming"):
             small, middle, large = (rows[f"{name}-{n}"] for n in (256, 512, 1024))
             for fewer, more in ((small, middle), (middle, large)):
@@ -47,7 +47,7 @@ class Gates(ProcessTest):
 
     def test_methods_rank_above_their_controls(self):
         n = "budget=512"
-        rows = self.measure("--case", f"keydiff=--kv-policy keydiff:{n},slack=0", "--case", f"snapkv=--kv-policy snapkv:{n}",
+        rows = self.measure("--case", f"keydiff=--kv-policy keydiff:{n},slack=0", "--case", f"snapkv=--kv-policy snapkv:{n},block=32",
                             "--case", f"knorm=--kv-policy knorm:{n},slack=0", "--case", f"random=--kv-policy random:{n}",
                             "--case", f"high=--kv-policy knorm:{n},slack=0,invert", "--case",
                             f"most=--kv-policy keydiff:{n},slack=0,invert", "--case", f"q8=--kv-codec q8")

@@ -229,10 +229,15 @@ void OptionValues::Set(std::string_view name, std::string_view value) {
   }
 }
 
-const Option& OptionValues::Find(std::string_view name) const {
+const Option* FindOption(std::span<const Option> table, std::string_view name) {
   const auto option =
-      std::find_if(table_.begin(), table_.end(), [&](const Option& o) { return o.name == name; });
-  CHECK_MSG(option != table_.end(), "{} has no option {}", where_, name);
+      std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.name == name; });
+  return option == table.end() ? nullptr : &*option;
+}
+
+const Option& OptionValues::Find(std::string_view name) const {
+  const Option* const option = FindOption(table_, name);
+  CHECK_MSG(option != nullptr, "{} has no option {}", where_, name);
   return *option;
 }
 

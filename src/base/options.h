@@ -39,6 +39,9 @@ struct Option {
 // on the wrong type, a default that its own entry refuses. Empty for a table that can be used.
 std::vector<std::string> CheckTable(std::span<const Option> table);
 
+// The entry of this name; null when there is none.
+const Option* FindOption(std::span<const Option> table, std::string_view name);
+
 // Bytes of "512MiB", "1.5GB", "4096". Errors: kUsage naming `what`.
 uint64_t ParseSize(std::string_view text, std::string_view what);
 std::string FormatSize(uint64_t bytes);  // "188.0 MiB"

@@ -21,13 +21,10 @@ using Kept = std::vector<uint32_t>;
 // [layer][head].
 using KeptLanes = std::vector<std::vector<Kept>>;
 
+// Of a name that is none the policy itself is refused.
 bool HasBlock(std::string_view policy) {
-  for (const Traits* traits : AllPolicies()) {
-    if (traits->name != policy) continue;
-    return std::any_of(traits->options.begin(), traits->options.end(),
-                       [](const Option& option) { return option.name == "block"; });
-  }
-  return true;  // no policy: the refusal is about the name
+  const Traits* const traits = FindPolicy(policy);
+  return traits == nullptr || FindOption(traits->options, "block") != nullptr;
 }
 
 Kept PositionsOf(const LaneView& lane) {

@@ -55,13 +55,6 @@ std::string Limits(const Option& option) {
   return limits.empty() ? "" : fmt::format(" ({})", limits);
 }
 
-const Traits* FindPolicy(std::string_view name) {
-  for (const Traits* traits : AllPolicies()) {
-    if (traits->name == name) return traits;
-  }
-  return nullptr;
-}
-
 std::string PolicyHelp(const Traits& traits) {
   std::string text =
       fmt::format("--kv-policy {}:key=value,...\n\n{}\n\nKeys:\n", traits.name, traits.summary);

@@ -439,7 +439,6 @@ std::unique_ptr<SequenceState> Engine::Compress(SequenceState& whole, const Poli
   growth.rows = 1;
   auto state = std::make_unique<SequenceState>();
   state->granted = MaxDemand(shape_, growth);
-  if (growth.cap == 0) state->granted.AddPositions(1);
   WithRoom(store_.ForkRoom(*whole.lanes, state->granted, false), nullptr, [&] {
     state->lanes = store_.Fork(whole.lanes, state->granted);
     return bool(state->lanes);

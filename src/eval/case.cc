@@ -15,13 +15,11 @@ namespace {
 
 constexpr std::string_view kWhere = "--kv-policy";
 
+// A method that has blocks only when asked for is left as it is.
 bool HasBlocks(std::string_view policy_name) {
-  for (const Traits* traits : AllPolicies()) {
-    if (traits->name != policy_name) continue;
-    return std::any_of(traits->options.begin(), traits->options.end(),
-                       [](const Option& option) { return option.name == "block"; });
-  }
-  return false;
+  const Traits* const traits = FindPolicy(policy_name);
+  const Option* const block = traits ? FindOption(traits->options, "block") : nullptr;
+  return block != nullptr && !block->value.empty();
 }
 
 std::string Replaced(std::string text, const std::string& what, const std::string& value) {

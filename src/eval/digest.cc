@@ -25,6 +25,11 @@ std::string Sha256(std::span<const std::span<const uint8_t>> pieces) {
   return text;
 }
 
+std::string TextDigest(std::string_view text) {
+  const std::span<const uint8_t> piece(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  return Sha256({&piece, 1});
+}
+
 std::string TokensDigest(std::span<const int32_t> tokens) {
   std::vector<uint8_t> bytes;
   bytes.reserve(tokens.size() * 4);

@@ -1,14 +1,12 @@
 #include "eval/sample.h"
 
-#include <openssl/evp.h>
-
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/whole_file.h"
+#include "eval/digest.h"
 #include "format/json.h"
 
 namespace kvasir {
@@ -22,14 +20,6 @@ constexpr uint64_t kMaxCount = uint64_t{1} << 32;  // of a length, an index, tok
 constexpr size_t kMaxLine = size_t{64} << 20;
 constexpr size_t kMaxValues = 100'000;  // of one line
 constexpr size_t kMaxSamples = 1'000'000;
-
-std::string Sha256(std::string_view text) {
-  std::array<unsigned char, 32> digest{};
-  unsigned int size = 0;
-  CHECK(EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr) == 1);
-  CHECK(size == digest.size());
-  return fmt::format("{:02x}", fmt::join(digest, ""));
-}
 
 ordered_json ToJson(const Sample& sample) {
   const auto question = [](const Question& q) {
@@ -210,18 +200,18 @@ Sample RulerSample(const json& object, const std::string& where, const std::stri
 
 }  // namespace
 
-std::string SampleDigest(const Sample& sample) { return Sha256(ToJson(sample).dump()); }
+std::string SampleDigest(const Sample& sample) { return TextDigest(ToJson(sample).dump()); }
 
 std::string SampleJson(const Sample& sample) {
   ordered_json out = ToJson(sample);
-  out["sha256"] = Sha256(out.dump());
+  out["sha256"] = TextDigest(out.dump());
   return out.dump();
 }
 
 std::string SamplesDigest(std::span<const Sample> samples) {
   std::string digests;
   for (const Sample& sample : samples) digests += SampleDigest(sample);
-  return Sha256(digests);
+  return TextDigest(digests);
 }
 
 void WriteSamples(std::span<const Sample> samples, const std::string& path) {

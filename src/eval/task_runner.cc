@@ -61,9 +61,9 @@ class TaskRunner {
       const size_t end = std::min(samples_.size(), begin + setup_.jobs);
       Tokenize(begin, end);
       if (mode_ == TaskMode::kAgnostic) {
-        RunAgnostic(begin, end);
+        RunAgnostic(begin);
       } else {
-        for (Runner& runner : runners_) RunActive(runner, begin, end);
+        for (Runner& runner : runners_) RunActive(runner, begin);
       }
       if (on_progress) {
         on_progress(static_cast<double>(end) / static_cast<double>(samples_.size()));
@@ -146,7 +146,7 @@ class TaskRunner {
     return held;
   }
 
-  void RunAgnostic(size_t begin, size_t end) {
+  void RunAgnostic(size_t begin) {
     for (auto& [codecs, engine] : engines_) {
       std::vector<Runner*> whole, members, alone;
       uint32_t longest = 0;
@@ -166,9 +166,7 @@ class TaskRunner {
       if (!whole.empty() || !members.empty()) RunShared(*engine, whole, members, begin);
       for (Runner* runner : alone) {
         try {
-          const Clock::time_point start = Clock::now();
           std::vector<Held> held = ReadContexts(*engine, runner->policy);
-          runner->run->context_seconds += Since(start);
           Ask(*runner, held, begin);
         } catch (const Error& error) {
           Rethrow(*runner, error);
@@ -181,17 +179,14 @@ class TaskRunner {
                  const std::vector<Runner*>& members, size_t begin) {
     std::vector<std::shared_ptr<const Policy>> policies;
     for (const Runner* runner : members) policies.push_back(runner->policy);
-    const Clock::time_point start = Clock::now();
     std::vector<Held> held =
         ReadContexts(engine, policies.empty() ? nullptr : std::make_shared<Panel>(policies));
-    const double seconds = Since(start);
     std::vector<std::unique_ptr<PolicyState>> watchers;
     for (Held& h : held) {
       watchers.push_back(std::move(h.state->policy));
       engine.Freeze(*h.state);
     }
     for (Runner* runner : whole) {
-      runner->run->context_seconds += seconds;
       try {
         // Without what the others recorded.
         for (Held& h : held) h.peak_bytes = engine.Bytes(*h.state) - engine.SideBytes(*h.state);
@@ -203,7 +198,6 @@ class TaskRunner {
     for (size_t m = 0; m < members.size(); ++m) {
       Runner& runner = *members[m];
       try {
-        const Clock::time_point compressing = Clock::now();
         std::vector<Held> own(held.size());
         for (size_t i = 0; i < held.size(); ++i) {
           const auto n = static_cast<uint32_t>(held[i].state->tokens.size());
@@ -214,7 +208,6 @@ class TaskRunner {
           own[i].peak_entries = n;
           if (own[i].state->lanes->dropped() > 0) own[i].first_drop = n;
         }
-        runner.run->context_seconds += seconds + Since(compressing);
         Ask(runner, own, begin);
       } catch (const Error& error) {
         Rethrow(runner, error);
@@ -235,65 +228,57 @@ class TaskRunner {
     return request;
   }
 
-  // Every question from the state its context left.
-  void Ask(Runner& runner, std::vector<Held>& held, size_t begin) {
-    Engine& engine = *runner.engine;
+  // All questions of the samples at hand, each as often as answers are sampled, under one case.
+  // `complete(request, i, q)` adds what is read to a request for question q of sample begin + i.
+  template <typename F>
+  void Answer(Runner& runner, size_t begin, const F& complete) {
     std::vector<Request> requests;
-    for (size_t i = 0; i < held.size(); ++i) {
-      held[i].state->policy = nullptr;
-      if (!held[i].state->lanes->frozen()) engine.Freeze(*held[i].state);
+    for (size_t i = 0; i < tokens_.size(); ++i) {
       for (size_t q = 0; q < tokens_[i].size(); ++q) {
         for (uint32_t r = 0; r < setup_.runs; ++r) {
-          Request request = Pattern(samples_[begin + i], q, r);
-          request.tokens = tokens_[i][q].question;
-          request.fork_of = held[i].state.get();
-          requests.push_back(std::move(request));
+          requests.push_back(Pattern(samples_[begin + i], q, r));
+          complete(requests.back(), i, q);
         }
       }
     }
     const Clock::time_point start = Clock::now();
-    const std::vector<Generation> results = Complete(engine, std::move(requests));
+    const std::vector<Generation> results = Complete(*runner.engine, std::move(requests));
     runner.run->seconds += Since(start);
     for (const Generation& g : results) runner.run->tokens += static_cast<double>(g.tokens.size());
     size_t next = 0;
-    for (size_t i = 0; i < held.size(); ++i) {
-      TaskAnswer& answer = runner.run->answers[begin + i];
-      answer.peak_bytes = held[i].peak_bytes;
-      answer.peak_entries = held[i].peak_entries;
-      answer.first_drop = held[i].first_drop;
+    for (size_t i = 0; i < tokens_.size(); ++i) {
       const size_t n = tokens_[i].size() * setup_.runs;
-      AddAnswers(samples_[begin + i], std::span(results).subspan(next, n), &answer);
+      AddAnswers(samples_[begin + i], std::span(results).subspan(next, n),
+                 &runner.run->answers[begin + i]);
       next += n;
     }
   }
 
+  // Every question from the state its context left.
+  void Ask(Runner& runner, std::vector<Held>& held, size_t begin) {
+    for (size_t i = 0; i < held.size(); ++i) {
+      held[i].state->policy = nullptr;
+      if (!held[i].state->lanes->frozen()) runner.engine->Freeze(*held[i].state);
+      TaskAnswer& answer = runner.run->answers[begin + i];
+      answer.peak_bytes = held[i].peak_bytes;
+      answer.peak_entries = held[i].peak_entries;
+      answer.first_drop = held[i].first_drop;
+    }
+    Answer(runner, begin, [&](Request& request, size_t i, size_t q) {
+      request.tokens = tokens_[i][q].question;
+      request.fork_of = held[i].state.get();
+    });
+  }
+
   // Prompts read and answered under the policy, which acts throughout.
-  void RunActive(Runner& runner, size_t begin, size_t end) {
+  void RunActive(Runner& runner, size_t begin) {
     try {
-      const Clock::time_point start = Clock::now();
-      std::vector<Request> requests;
-      for (size_t i = begin; i < end; ++i) {
-        for (size_t q = 0; q < tokens_[i - begin].size(); ++q) {
-          for (uint32_t r = 0; r < setup_.runs; ++r) {
-            requests.push_back(Pattern(samples_[i], q, r));
-            requests.back().tokens = Joined(tokens_[i - begin][q]);
-            requests.back().forced = tokens_[i - begin][q].forced;
-            if (mode_ == TaskMode::kGold) requests.back().max_tokens = kGoldTokens;
-            requests.back().policy = runner.policy;
-          }
-        }
-      }
-      const std::vector<Generation> results = Complete(*runner.engine, std::move(requests));
-      runner.run->seconds += Since(start);
-      for (const Generation& g : results) {
-        runner.run->tokens += static_cast<double>(g.tokens.size());
-      }
-      size_t next = 0;
-      for (size_t i = begin; i < end; ++i) {
-        const size_t n = tokens_[i - begin].size() * setup_.runs;
-        AddAnswers(samples_[i], std::span(results).subspan(next, n), &runner.run->answers[i]);
-        next += n;
-      }
+      Answer(runner, begin, [&](Request& request, size_t i, size_t q) {
+        request.tokens = Joined(tokens_[i][q]);
+        request.forced = tokens_[i][q].forced;
+        if (mode_ == TaskMode::kGold) request.max_tokens = kGoldTokens;
+        request.policy = runner.policy;
+      });
     } catch (const Error& error) {
       Rethrow(runner, error);
     }

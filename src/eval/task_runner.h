@@ -88,7 +88,6 @@ struct TaskRun {
   std::vector<TaskAnswer> answers;  // by sample
   double seconds = 0;               // in which this case answered, questions read included
   double tokens = 0;                // that it generated then
-  double context_seconds = 0;  // in which its contexts were read, or its share of a common pass
 };
 
 // In the order of `cases`. Errors: kBudget when samples do not fit, with the case's label.

@@ -132,6 +132,32 @@ size_t ReadScaledQueries(const QueryWindow& window, uint32_t layer, uint32_t hea
   return stride;
 }
 
+void SumProbabilities(const ScoredLane& lane, const QueryWindow& window, ScorerScratch* scratch,
+                      std::span<float> sums) {
+  AttentionSweep sweep(lane.view, *lane.kernels, {}, scratch);
+  const uint32_t n = window.n_rows(lane.layer), group = window.group();
+  const size_t stride = ReadScaledQueries(window, lane.layer, lane.head, n, *lane.kernels, scratch);
+  std::fill(sums.begin(), sums.end(), 0.0f);
+  sweep.AddProbabilities(scratch->dots.data(), stride, size_t{n} * group, group,
+                         window.end(lane.layer) - n, /*causal=*/true, sums);
+}
+
+size_t EntriesBefore(const ScoredLane& lane, uint32_t window) {
+  const uint32_t first = lane.at.position - std::min(lane.at.position, window);
+  const auto end = std::lower_bound(lane.positions.begin(), lane.positions.end(), first);
+  return static_cast<size_t>(end - lane.positions.begin());
+}
+
+uint32_t ReadKernel(const OptionValues& values) {
+  const uint64_t kernel = values.Count("kernel");
+  if (kernel % 2 == 0) {
+    Fail(Code::kUsage,
+         "{}: kernel={} must be odd: a score is pooled over as many entries before it as after it",
+         values.where(), kernel);
+  }
+  return static_cast<uint32_t>(kernel);
+}
+
 void AveragePool(std::span<float> scores, uint32_t kernel, std::vector<float>* scratch) {
   scratch->assign(scores.begin(), scores.end());
   const size_t radius = kernel / 2;

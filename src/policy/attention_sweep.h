@@ -58,6 +58,15 @@ class AttentionSweep {
 size_t ReadScaledQueries(const class QueryWindow& window, uint32_t layer, uint32_t head, uint32_t n,
                          const Kernels& kernels, ScorerScratch* scratch);
 
+// The probabilities that the recorded rows of a lane gave its entries (causal), summed over rows
+// and query heads.
+void SumProbabilities(const ScoredLane& lane, const class QueryWindow& window,
+                      ScorerScratch* scratch, std::span<float> sums);
+// Entries in front of the last `window` positions.
+size_t EntriesBefore(const ScoredLane& lane, uint32_t window);
+
+// The key `kernel` of a method that pools. Errors: kUsage when it is even.
+uint32_t ReadKernel(const OptionValues& values);
 // Zero-padded average over 2 * radius + 1 neighbours (the divisor counts the padding), or maximum;
 // over `scores` in order.
 void AveragePool(std::span<float> scores, uint32_t kernel, std::vector<float>* scratch);

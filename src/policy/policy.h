@@ -149,6 +149,7 @@ class Policy {
 
 // All registered policies, by name.
 std::span<const Traits* const> AllPolicies();
+const Traits* FindPolicy(std::string_view name);  // null when there is none
 
 // What a policy is made for.
 struct PolicyContext {

@@ -51,6 +51,13 @@ std::span<const Traits* const> AllPolicies() {
   return traits;
 }
 
+const Traits* FindPolicy(std::string_view name) {
+  const auto all = AllPolicies();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const Traits* traits) { return traits->name == name; });
+  return found == all.end() ? nullptr : *found;
+}
+
 std::unique_ptr<Policy> MakePolicy(std::string_view spec, const PolicyContext& context) {
   if (spec.empty() || spec == "none") return nullptr;
   const NamedSpec parts = SplitSpec(spec, kWhere);

@@ -32,10 +32,9 @@ uint64_t GridParams::RowsBetweenCommits(uint64_t n) const {
 GridParams ReadCommonKeys(const OptionValues& values, const PolicyContext& context) {
   GridParams params;
   const auto read = [&](std::string_view name, uint32_t* value) {
-    const bool known = std::any_of(values.table().begin(), values.table().end(),
-                                   [name](const Option& option) { return option.name == name; });
-    if (known && values.Has(name)) *value = static_cast<uint32_t>(values.Count(name));
-    return known && values.Has(name);
+    const bool given = FindOption(values.table(), name) != nullptr && values.Has(name);
+    if (given) *value = static_cast<uint32_t>(values.Count(name));
+    return given;
   };
   read("block", &params.block);
   read("sink", &params.sink);

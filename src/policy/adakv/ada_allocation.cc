@@ -86,10 +86,7 @@ void AdaAllocation::OverHeads(std::span<const LaneScores> scores,
 
 std::unique_ptr<Allocation> MakeAdaAllocation(const OptionValues& values, std::string* spec) {
   const double floor = values.Real("floor");
-  const std::span<const Option> table = values.table();
-  const bool has_compat = std::any_of(table.begin(), table.end(), [](const Option& option) {
-    return option.name == kCompatOption.name;
-  });
+  const bool has_compat = FindOption(values.table(), kCompatOption.name) != nullptr;
   const std::string compat = has_compat ? values.Text("compat") : "paper";
   *spec += fmt::format(",floor={}", floor);
   if (has_compat) *spec += fmt::format(",compat={}", compat);

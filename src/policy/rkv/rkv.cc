@@ -64,15 +64,9 @@ constinit const Traits kRkvTraits = {
 std::unique_ptr<Policy> MakeRkv(const OptionValues& values, const PolicyContext& context) {
   RkvScorer::Params params = {.n_heads = context.facts.n_heads,
                               .window = static_cast<uint32_t>(values.Count("window")),
-                              .kernel = static_cast<uint32_t>(values.Count("kernel")),
+                              .kernel = ReadKernel(values),
                               .lambda = static_cast<float>(values.Real("lambda")),
                               .threshold = static_cast<float>(values.Real("threshold"))};
-  if (params.kernel % 2 == 0) {
-    Fail(Code::kUsage,
-         "{}: kernel={} must be odd: a score is pooled over as many entries before it "
-         "as after it",
-         values.where(), params.kernel);
-  }
   GridParams budget = ReadCommonKeys(values, context);
   budget.recent = params.window;
   auto scorer = std::make_unique<RkvScorer>(params);
@@ -176,10 +170,8 @@ void RkvScorer::Redundancy(const ScoredLane& lane, ScorerScratch* scratch,
 
 float RkvScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
                        std::span<float> scores) const {
-  const uint32_t first = lane.at.position - std::min(lane.at.position, params_.window);
-  const auto end = std::lower_bound(lane.positions.begin(), lane.positions.end(), first);
   std::vector<float> redundancy(scores.size());
-  Importance(lane, static_cast<size_t>(end - lane.positions.begin()), scratch, scores);
+  Importance(lane, EntriesBefore(lane, params_.window), scratch, scores);
   Redundancy(lane, scratch, redundancy);
   for (size_t i = 0; i < scores.size(); ++i) {
     scores[i] = params_.lambda * scores[i] - (1 - params_.lambda) * redundancy[i];

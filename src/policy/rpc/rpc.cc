@@ -68,15 +68,9 @@ std::unique_ptr<Policy> MakeRpc(const OptionValues& values, const PolicyContext&
   }
   RpcScorer::Params params = {.n_heads = context.facts.n_heads,
                               .window = rounds.window,
-                              .kernel = static_cast<uint32_t>(values.Count("kernel")),
+                              .kernel = ReadKernel(values),
                               .all_heads = values.Text("heads") == "all",
                               .newest_twice = values.Text("compat") == "repo"};
-  if (params.kernel % 2 == 0) {
-    Fail(Code::kUsage,
-         "{}: kernel={} must be odd: a score is averaged over as many entries before "
-         "it as after it",
-         values.where(), params.kernel);
-  }
   return std::make_unique<RetentionPolicy>(
       kRpcTraits, context,
       RetentionParts{.schedule = std::make_unique<RoundSchedule>(rounds),

@@ -50,13 +50,7 @@ std::unique_ptr<Policy> MakeSnapKv(const OptionValues& values, const PolicyConte
 std::unique_ptr<Policy> MakeSnapKvWith(const Traits& traits, const OptionValues& values,
                                        const PolicyContext& context, std::string_view allocation) {
   const auto window = static_cast<uint32_t>(values.Count("window"));
-  const auto kernel = static_cast<uint32_t>(values.Count("kernel"));
-  if (kernel % 2 == 0) {
-    Fail(Code::kUsage,
-         "{}: kernel={} must be odd: a score is pooled over as many entries before it "
-         "as after it",
-         values.where(), kernel);
-  }
+  const auto kernel = ReadKernel(values);
   GridParams params = ReadCommonKeys(values, context);
   params.recent = window;
   const std::string pool = values.Text("pool");
@@ -98,12 +92,7 @@ uint64_t SnapKvScorer::EvidenceBytes(const LaneShape& shape, const Growth& growt
 float SnapKvScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
                           std::span<float> scores) const {
   const auto& window = static_cast<const QueryWindow&>(*lane.evidence);
-  AttentionSweep sweep(lane.view, *lane.kernels, {}, scratch);
-  const uint32_t n = window.n_rows(lane.layer);
-  const size_t stride = ReadScaledQueries(window, lane.layer, lane.head, n, *lane.kernels, scratch);
-  std::fill(scores.begin(), scores.end(), 0.0f);
-  sweep.AddProbabilities(scratch->dots.data(), stride, size_t{n} * window.group(), window.group(),
-                         window.end(lane.layer) - n, /*causal=*/true, scores);
+  SumProbabilities(lane, window, scratch, scores);
   // The mean over the group: heads that compete with each other are judged by it.
   for (float& score : scores) score /= static_cast<float>(window.group());
   return 1;
@@ -111,9 +100,7 @@ float SnapKvScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
 
 void SnapKvScorer::Shape(const ScoredLane& lane, ScorerScratch* scratch,
                          std::span<float> scores) const {
-  const uint32_t first = lane.at.position - std::min(lane.at.position, window_);
-  const auto end = std::lower_bound(lane.positions.begin(), lane.positions.end(), first);
-  const std::span<float> before = scores.first(static_cast<size_t>(end - lane.positions.begin()));
+  const std::span<float> before = scores.first(EntriesBefore(lane, window_));
   if (pool_ == Pool::kMax) {
     MaxPool(before, kernel_, &scratch->sums);
   } else {

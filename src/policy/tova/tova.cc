@@ -41,12 +41,7 @@ uint64_t TovaScorer::EvidenceBytes(const LaneShape& shape, const Growth& growth)
 float TovaScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
                         std::span<float> scores) const {
   const auto& window = static_cast<const QueryWindow&>(*lane.evidence);
-  AttentionSweep sweep(lane.view, *lane.kernels, {}, scratch);
-  const uint32_t n = window.n_rows(lane.layer);
-  const size_t stride = ReadScaledQueries(window, lane.layer, lane.head, n, *lane.kernels, scratch);
-  std::fill(scores.begin(), scores.end(), 0.0f);
-  sweep.AddProbabilities(scratch->dots.data(), stride, size_t{n} * window.group(), window.group(),
-                         window.end(lane.layer) - n, /*causal=*/true, scores);
+  SumProbabilities(lane, window, scratch, scores);
   return 1.0f / static_cast<float>(window.group());
 }
 
