@@ -56,11 +56,20 @@ inline F32 ExpandBF16(const uint16_t* values, uint8_t mask) {
 inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
   return {_mm256_cvtph_ps(ExpandWords(values, mask))};
 }
-inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
-  const __m128i bytes = _mm_shuffle_epi8(
+inline __m128i ExpandBytes(const int8_t* values, uint8_t mask) {
+  return _mm_shuffle_epi8(
       _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values)),
       _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpandBytes.shuffle[mask])));
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+}
+inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(ExpandBytes(values, mask)))};
+}
+// Eight lanes of two rows, taken in turns.
+inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
+                           uint8_t second_mask, uint8_t* out) {
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(out),
+      _mm_unpacklo_epi8(ExpandBytes(first, first_mask), ExpandBytes(second, second_mask)));
 }
 
 #else
@@ -83,7 +92,45 @@ inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
 inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
   return LoadI8(ExpandedLanes<int8_t>(values, mask).lane);
 }
+inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
+                           uint8_t second_mask, uint8_t* out) {
+  const ExpandedLanes<int8_t> a(first, first_mask), b(second, second_mask);
+  for (size_t i = 0; i < kLanes; ++i) {
+    out[2 * i] = static_cast<uint8_t>(a.lane[i]);
+    out[2 * i + 1] = static_cast<uint8_t>(b.lane[i]);
+  }
+}
 
+#endif
+
+// The bytes of two rows of 64 lanes, taken in turns, from values that lie one row behind the other.
+// Returns where the values after them begin.
+#if defined(KVASIR_TARGET_AVX512)
+inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
+                                     uint8_t* out) {
+  const __m512i a = _mm512_maskz_expand_epi8(first, _mm512_loadu_si512(values));
+  values += __builtin_popcountll(first);
+  const __m512i b = _mm512_maskz_expand_epi8(second, _mm512_loadu_si512(values));
+  // Unpacking works in quarters of a vector, of which it leaves every second one behind.
+  const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
+  const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+  const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, front, high));
+  _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi64(low, back, high));
+  return values + __builtin_popcountll(second);
+}
+#else
+inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
+                                     uint8_t* out) {
+  const uint64_t a = BitsUpTo(first), b = BitsUpTo(second);
+  const int8_t* const second_values = values + (a >> 56);
+  for (size_t i = 0; i < kLanes; ++i) {
+    StoreBytePairs(values + (a << 8 >> 8 * i & 0xff), static_cast<uint8_t>(first >> 8 * i),
+                   second_values + (b << 8 >> 8 * i & 0xff), static_cast<uint8_t>(second >> 8 * i),
+                   out + 16 * i);
+  }
+  return second_values + (b >> 56);
+}
 #endif
 
 // Elements of sparse planes: the codec, the type of a value, eight of them.
