@@ -39,26 +39,29 @@ class TinyModel : public Model {
       const auto n = static_cast<uint32_t>(segment.tokens.size());
       rows_in_pass += n;
       CHECK(n == cursor.n_rows());
-      std::vector<float> data(size_t{n} * 8);
-      const Rows block{data.data(), n, 8, 8};
+      seen_.assign(n, {});
       for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
+        std::vector<float> data(size_t{n} * 8);
+        const Rows block{data.data(), n, 8, 8};
         for (uint32_t r = 0; r < n; ++r) {
           for (uint32_t c = 0; c < 8; ++c) {
             block.row(r)[c] =
                 std::sin(static_cast<float>(segment.tokens[r] * 8 + c) + static_cast<float>(layer));
           }
         }
-        cursor.Append(layer, block, block);
         // Keys serve as queries.
         const uint32_t shown = segment.query_rows;
         if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
+        while (const uint32_t rows = cursor.BlockRows(layer)) {
+          const uint32_t first = cursor.n_appended(layer);
+          cursor.Append(layer, block.Slice(first, rows), block.Slice(first, rows));
+          for (uint32_t r = first; r < first + rows; ++r) Look(cursor, layer, r);
+        }
       }
       const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
                                     : segment.logits == WantLogits::kLast ? n - 1
                                                                           : n;
-      for (uint32_t r = first_wanted; r < n; ++r) {
-        sink(s, r, Logits(cursor, cursor.first_position() + r));
-      }
+      for (uint32_t r = first_wanted; r < n; ++r) sink(s, r, Logits(seen_[r]));
       cursor.Finish();
     }
     CHECK(rows_in_pass <= max_rows_);
@@ -71,36 +74,44 @@ class TinyModel : public Model {
   int32_t poison = -1;  // a token after which every logit is NaN
 
  private:
-  // Sums first key channel x position over what row `position` sees, in both layers and heads, and
-  // hashes it.
-  std::vector<float> Logits(const AppendCursor& cursor, uint32_t position) const {
-    double seen = 0;
+  struct Seen {
+    double sum = 0;
     bool poisoned = false;
-    for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
-      for (uint32_t head = 0; head < config_.n_kv_heads; ++head) {
-        const LaneView lane = cursor.View(layer, head);
-        for (uint32_t p = 0; p < lane.n_pages; ++p) {
-          const PageView& page = lane.pages[p];
-          for (uint32_t slot = 0; slot < page.filled; ++slot) {
-            if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
-            CHECK(page.k_form.codec == Codec::kF32);
-            const float key = reinterpret_cast<const float*>(page.k)[slot];
-            seen += (head + 1) * (page.position(slot) + 1.0) * key;
-            poisoned |= poison >= 0 && layer == 0 && head == 0 &&
-                        key == std::sin(static_cast<float>(poison * 8));
-          }
+  };
+  // Sums key channels x position over what row `r` sees in a layer.
+  void Look(const AppendCursor& cursor, uint32_t layer, uint32_t r) {
+    const uint32_t position = cursor.first_position() + r;
+    std::vector<float> keys(size_t{kPageEntries} * config_.head_dim);
+    for (uint32_t head = 0; head < config_.n_kv_heads; ++head) {
+      const LaneView lane = cursor.View(layer, head);
+      for (uint32_t p = 0; p < lane.n_pages; ++p) {
+        const PageView& page = lane.pages[p];
+        BestKernels().planes.expand_k[page.k_form.index()](
+            page.k, page.k_form.Shape(config_.head_dim), keys.data());
+        for (uint32_t slot = 0; slot < page.filled; ++slot) {
+          if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
+          const float key = keys[slot];
+          // Channels that a sparse page has let go are zeros.
+          const double others = keys[kPageEntries + slot] + 2.0 * keys[2 * kPageEntries + slot];
+          seen_[r].sum += (head + 1) * (page.position(slot) + 1.0) * (key + 0.25 * others);
+          seen_[r].poisoned |= poison >= 0 && layer == 0 && head == 0 &&
+                               key == std::sin(static_cast<float>(poison * 8));
         }
       }
     }
+  }
+  // Hashes what a row has seen.
+  std::vector<float> Logits(const Seen& seen) const {
     std::vector<float> logits(kVocabulary);
     for (uint32_t v = 0; v < kVocabulary; ++v) {
-      logits[v] = poisoned ? NAN : static_cast<float>(3 * std::sin(seen * (v + 1)));
+      logits[v] = seen.poisoned ? NAN : static_cast<float>(3 * std::sin(seen.sum * (v + 1)));
     }
     return logits;
   }
 
   ModelConfig config_;
   uint32_t max_rows_;
+  std::vector<Seen> seen_;  // by row of a segment
 };
 
 // Token i is the letter 'a' + i % 26; token 0 ends a text.
