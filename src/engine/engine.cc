@@ -382,6 +382,7 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   }
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
+    g.live_bytes = s.state->lanes->live_bytes();
     g.entries_dropped = s.state->lanes->dropped();
     if (s.request.track) {
       g.bytes_end = store_.Bytes(*s.state->lanes);
