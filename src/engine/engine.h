@@ -74,7 +74,7 @@ struct KvTrack {
   double live = 0;                     // likewise of the live entries of all lanes
   double logical = 0;                  // likewise of the entries nobody would have dropped
   double byte_seconds = 0;             // bytes times the time they were held
-  std::optional<uint32_t> first_drop;  // tokens read by then
+  std::optional<uint32_t> first_drop;  // tokens read when entries were first dropped or hidden
 };
 
 enum class StopReason : uint8_t { kLength, kStop, kEos, kCancelled };
@@ -107,7 +107,8 @@ struct Generation {
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
   uint64_t bytes_end = 0;                     // of its lanes, when the request asked to track them
   KvTrack track;
-  std::optional<Error> error;  // the request failed alone
+  std::optional<PassReads> reads;  // of the last pass, if the policy chose what it read
+  std::optional<Error> error;      // the request failed alone
 };
 
 struct Request {
@@ -258,6 +259,8 @@ class Engine {
   // prefixes.cc
   uint32_t block() const { return policy_ ? policy_->block() : 1; }  // prefixes end at multiples
   PrefixQuery QueryOf(const Sequence& sequence) const;
+  // Leading tokens of a running sequence that others may begin with, while nothing is dropped.
+  static std::span<const int32_t> Shareable(const Sequence& sequence);
   // Where `other`, that reads its prompt, will leave what `query` can begin with.
   uint32_t ComingCut(const Sequence& other, const PrefixQuery& query) const;
   Prefix FindPrefix(const Sequence& sequence);

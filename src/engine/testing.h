@@ -31,7 +31,7 @@ class TinyModel : public Model {
 
   std::span<const float> key_bias(uint32_t layer) const override { return {}; }
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override {
+               const QuerySink& query_sink, const ViewSink& view_sink) override {
     uint32_t rows_in_pass = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
       const Segment& segment = segments[s];
@@ -41,6 +41,10 @@ class TinyModel : public Model {
       CHECK(n == cursor.n_rows());
       std::vector<float> data(size_t{n} * 8);
       const Rows block{data.data(), n, 8, 8};
+      const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
+                                    : segment.logits == WantLogits::kLast ? n - 1
+                                                                          : n;
+      std::vector<Seen> seen(n);
       for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
         for (uint32_t r = 0; r < n; ++r) {
           for (uint32_t c = 0; c < 8; ++c) {
@@ -52,13 +56,13 @@ class TinyModel : public Model {
         // Keys serve as queries.
         const uint32_t shown = segment.query_rows;
         if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
+        LaneView lanes[] = {cursor.View(layer, 0), cursor.View(layer, 1)};
+        if (segment.chooses) view_sink(s, layer, block, lanes);
+        for (uint32_t r = first_wanted; r < n; ++r) {
+          Look(lanes, layer, cursor.first_position() + r, &seen[r]);
+        }
       }
-      const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
-                                    : segment.logits == WantLogits::kLast ? n - 1
-                                                                          : n;
-      for (uint32_t r = first_wanted; r < n; ++r) {
-        sink(s, r, Logits(cursor, cursor.first_position() + r));
-      }
+      for (uint32_t r = first_wanted; r < n; ++r) sink(s, r, Logits(seen[r]));
       cursor.Finish();
     }
     CHECK(rows_in_pass <= max_rows_);
@@ -71,30 +75,30 @@ class TinyModel : public Model {
   int32_t poison = -1;  // a token after which every logit is NaN
 
  private:
-  // Sums first key channel x position over what row `position` sees, in both layers and heads, and
-  // hashes it.
-  std::vector<float> Logits(const AppendCursor& cursor, uint32_t position) const {
-    double seen = 0;
+  struct Seen {
+    double sum = 0;
     bool poisoned = false;
-    for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
-      for (uint32_t head = 0; head < config_.n_kv_heads; ++head) {
-        const LaneView lane = cursor.View(layer, head);
-        for (uint32_t p = 0; p < lane.n_pages; ++p) {
-          const PageView& page = lane.pages[p];
-          for (uint32_t slot = 0; slot < page.filled; ++slot) {
-            if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
-            CHECK(page.k_codec == Codec::kF32);
-            const float key = reinterpret_cast<const float*>(page.k)[slot];
-            seen += (head + 1) * (page.position(slot) + 1.0) * key;
-            poisoned |= poison >= 0 && layer == 0 && head == 0 &&
-                        key == std::sin(static_cast<float>(poison * 8));
-          }
+  };
+  // Sums first key channel x position over what row `position` sees of a layer's lanes.
+  void Look(std::span<const LaneView> lanes, uint32_t layer, uint32_t position, Seen* seen) const {
+    for (uint32_t head = 0; head < lanes.size(); ++head) {
+      for (uint32_t p = 0; p < lanes[head].n_pages; ++p) {
+        const PageView& page = lanes[head].pages[p];
+        for (uint32_t slot = 0; slot < page.filled; ++slot) {
+          if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
+          CHECK(page.k_codec == Codec::kF32);
+          const float key = reinterpret_cast<const float*>(page.k)[slot];
+          seen->sum += (head + 1) * (page.position(slot) + 1.0) * key;
+          seen->poisoned |= poison >= 0 && layer == 0 && head == 0 &&
+                            key == std::sin(static_cast<float>(poison * 8));
         }
       }
     }
+  }
+  std::vector<float> Logits(const Seen& seen) const {
     std::vector<float> logits(kVocabulary);
     for (uint32_t v = 0; v < kVocabulary; ++v) {
-      logits[v] = poisoned ? NAN : static_cast<float>(3 * std::sin(seen * (v + 1)));
+      logits[v] = seen.poisoned ? NAN : static_cast<float>(3 * std::sin(seen.sum * (v + 1)));
     }
     return logits;
   }

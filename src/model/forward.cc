@@ -64,14 +64,16 @@ class Transformer final : public Model {
     return weights_.layers[layer].k.bias;
   }
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override;
+               const QuerySink& query_sink, const ViewSink& view_sink) override;
 
  private:
   void LayOut(std::span<const Segment> segments);
   void Embed(std::span<const Segment> segments);
   void AppendRows(std::span<const Segment> segments, uint32_t layer);
   void AttentionBlock(std::span<const Segment> segments, uint32_t layer,
-                      const QuerySink& query_sink);
+                      const QuerySink& query_sink, const ViewSink& view_sink);
+  void TakeViews(std::span<const Segment> segments, const Span& span, uint32_t layer,
+                 const ViewSink& view_sink);
   void ShowQueries(std::span<const Segment> segments, uint32_t layer, const QuerySink& query_sink);
   void MlpBlock(const LayerWeights& layer);
   void KeepWanted(std::span<const Segment> segments);
@@ -103,6 +105,7 @@ class Transformer final : public Model {
   Activations activations_;
   AttentionScratch attention_;
   std::vector<Span> spans_;
+  std::vector<LaneView> views_;
   std::vector<AttentionJob> jobs_;
   uint32_t n_rows_ = 0;  // in the spans
 };
@@ -235,8 +238,21 @@ void Transformer::ShowQueries(std::span<const Segment> segments, uint32_t layer,
   }
 }
 
+// The lanes that a span's rows read.
+void Transformer::TakeViews(std::span<const Segment> segments, const Span& span, uint32_t layer,
+                            const ViewSink& view_sink) {
+  const Segment& segment = segments[span.segment];
+  views_.clear();
+  for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
+    views_.push_back(segment.cursor->View(layer, h));
+  }
+  if (!segment.chooses || config_.Window(layer) > 0) return;
+  CHECK(view_sink && segment.tokens.size() == 1);
+  view_sink(span.segment, layer, q_.First(n_rows_).Slice(span.row, 1), views_);
+}
+
 void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t layer,
-                                 const QuerySink& query_sink) {
+                                 const QuerySink& query_sink, const ViewSink& view_sink) {
   const LayerWeights& w = weights_.layers[layer];
   Norm(0, n_rows_, w.attn_norm);
   const MatMulJob qkv[] = {Job(w.q, q_, n_rows_), Job(w.k, k_, n_rows_), Job(w.v, v_, n_rows_)};
@@ -252,16 +268,17 @@ void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t lay
   // Views are taken after all appends: an append may move the planes of another sequence.
   jobs_.clear();
   for (const Span& span : spans_) {
-    const AppendCursor& cursor = *segments[span.segment].cursor;
+    TakeViews(segments, span, layer, view_sink);
+    const uint32_t first = segments[span.segment].cursor->first_position() + span.first;
     for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
       const size_t offset = size_t{h} * group * config_.head_dim;
-      jobs_.push_back({.lane = cursor.View(layer, h),
+      jobs_.push_back({.lane = views_[h],
                        .q = q_.row(span.row) + offset,
                        .out = heads_.row(span.row) + offset,
                        .row_stride = stride,
                        .rows = span.n,
                        .group = group,
-                       .first_position = cursor.first_position() + span.first,
+                       .first_position = first,
                        .window = config_.Window(layer),
                        .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))});
     }
@@ -318,12 +335,12 @@ void Transformer::MakeLogits(const LogitsSink& sink) {
 }
 
 void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& sink,
-                          const QuerySink& query_sink) {
+                          const QuerySink& query_sink, const ViewSink& view_sink) {
   LayOut(segments);
   if (n_rows_ == 0) return;
   Embed(segments);
   for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
-    AttentionBlock(segments, layer, query_sink);
+    AttentionBlock(segments, layer, query_sink, view_sink);
     if (n_rows_ > 0) MlpBlock(weights_.layers[layer]);
   }
   for (const Segment& segment : segments) segment.cursor->Finish();
