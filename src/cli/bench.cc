@@ -114,8 +114,8 @@ bench::SpeedSetting SettingOf(const Arguments& args, Session& session) {
   const EngineOptions& options = session.engine().options();
   setting.batch = options.step_tokens;
   setting.chunk = options.chunk;
-  setting.type_k = TypeName(session.codecs().k);
-  setting.type_v = TypeName(session.codecs().v);
+  setting.type_k = TypeName(session.codecs().k.codec);
+  setting.type_v = TypeName(session.codecs().v.codec);
   setting.codec = Name(session.codecs());
   if (session.engine().policy()) setting.policy = session.engine().policy()->Spec();
   std::string label;

@@ -10,13 +10,10 @@ namespace kvasir {
 namespace {
 
 constexpr CodecName kCodecNames[] = {
-    {Codec::kF32, "f32", "f32"},
-    {Codec::kF16, "f16", "f16"},
-    {Codec::kBF16, "bf16", "bf16"},
-    {Codec::kQ8, "q8", "q8_0"},
-    {Codec::kQ4, "q4", "q4_0"},
+    {Codec::kF32, "f32", "f32"}, {Codec::kF16, "f16", "f16"}, {Codec::kBF16, "bf16", "bf16"},
+    {Codec::kQ8, "q8", "q8_0"},  {Codec::kQ4, "q4", "q4_0"},
 };
-static_assert(std::size(kCodecNames) == kCodecs);
+static_assert(std::size(kCodecNames) == kDenseCodecs);
 
 constexpr Option kSpecOptions[] = {
     {.name = "for", .type = OptionType::kChoice, .choices = "k|v", .help = "only keys or values"},
@@ -61,8 +58,8 @@ std::string_view Name(Codec codec) {
 }
 
 std::string Name(CodecPair pair) {
-  if (pair.k == pair.v) return std::string(Name(pair.k));
-  return fmt::format("k={},v={}", Name(pair.k), Name(pair.v));
+  if (pair.k == pair.v) return std::string(Name(pair.k.codec));
+  return fmt::format("k={},v={}", Name(pair.k.codec), Name(pair.v.codec));
 }
 
 CodecPair ParseCodecs(const Arguments& args, Codec otherwise) {

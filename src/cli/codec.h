@@ -20,7 +20,7 @@ std::span<const CodecName> AllCodecs();
 std::string_view Name(Codec codec);
 
 struct CodecPair {
-  Codec k = Codec::kF16, v = Codec::kF16;
+  PlaneForm k, v;
   bool operator==(const CodecPair&) const = default;
 };
 std::string Name(CodecPair pair);  // "q8", or "k=f16,v=q8"

@@ -18,8 +18,8 @@ bool IsCaseFlag(std::string_view name) {
 }
 
 void SetCodecs(CodecPair codecs, EvalCase* c) {
-  c->k_codec = codecs.k;
-  c->v_codec = codecs.v;
+  c->k_form = codecs.k;
+  c->v_form = codecs.v;
   c->codec = Name(codecs);
 }
 

@@ -201,8 +201,8 @@ void Inspection::AddShape(ordered_json* report) const {
     const LaneShape shape = {.n_layers = c.n_layers,
                              .n_kv_heads = c.n_kv_heads,
                              .head_dim = c.head_dim,
-                             .k_codec = row.codec,
-                             .v_codec = row.codec};
+                             .k_form = row.codec,
+                             .v_form = row.codec};
     bytes[std::string(row.name)] = shape.lanes() * shape.EntryBytes();
   }
   (*report)["kv_bytes_per_token"] = std::move(bytes);

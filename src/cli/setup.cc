@@ -185,8 +185,8 @@ LaneShape ShapeOf(const ModelConfig& config, CodecPair codecs) {
   return {.n_layers = config.n_layers,
           .n_kv_heads = config.n_kv_heads,
           .head_dim = config.head_dim,
-          .k_codec = codecs.k,
-          .v_codec = codecs.v};
+          .k_form = codecs.k,
+          .v_form = codecs.v};
 }
 
 std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opened,
@@ -209,8 +209,8 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
   if (policy || values.Has("kv-policy")) {
     options.policy = policy ? *policy : values.Text("kv-policy");
   }
-  options.k_codec = codecs_.k;
-  options.v_codec = codecs_.v;
+  options.k_form = codecs_.k;
+  options.v_form = codecs_.v;
   options.context = values.Given("ctx-size") ? static_cast<uint32_t>(values.Count("ctx-size")) : 0;
   options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
   options.chunk = static_cast<uint32_t>(values.Count("chunk"));

@@ -67,7 +67,7 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
       kernels_(kernels),
       workers_(workers),
       options_(options),
-      shape_(model.MainLanes(options.k_codec, options.v_codec)),
+      shape_(model.MainLanes(options.k_form, options.v_form)),
       store_(options.kv_memory, kernels, &workers) {
   context_ = options.context > 0 ? options.context : model.config().context_length;
   if (context_ > model.config().context_length) {

@@ -45,7 +45,7 @@ struct EngineOptions {
   uint64_t kv_memory = 0;           // bytes, the hard budget
   bool kv_memory_explicit = false;  // a policy's budget may follow from it
   std::string policy;  // spec, or empty: none, or what a window that all layers share implies
-  Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
+  PlaneForm k_form, v_form;
   uint32_t context = 0;         // longest sequence; 0: the model's
   uint32_t step_tokens = 2048;  // rows of all sequences in one pass
   uint32_t chunk = 512;         // prompt rows in one pass

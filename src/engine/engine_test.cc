@@ -28,7 +28,7 @@ class EngineTest : public ::testing::Test {
   static EngineOptions Options() {
     EngineOptions options;
     options.kv_memory = 1 << 20;
-    options.k_codec = options.v_codec = Codec::kF32;
+    options.k_form = options.v_form = Codec::kF32;
     options.chunk = 48;
     options.step_tokens = 64;
     return options;
@@ -151,7 +151,7 @@ TEST_P(PromptEndEngineTest, CompressingAWholePromptEqualsReadingItUnderThePolicy
   Workers workers(2);
   Engine engine(model, &tokenizer, BestKernels(), workers, Options());
   const std::shared_ptr<const Policy> policy =
-      MakePolicy(spec, {.shape = model.MainLanes(Options().k_codec, Options().v_codec),
+      MakePolicy(spec, {.shape = model.MainLanes(Options().k_form, Options().v_form),
                         .facts = FactsOf(model.config())});
   const auto run = [&](Request request) {
     Generation result;
@@ -207,7 +207,7 @@ TEST_F(EngineTest, ARequestBringsItsOwnPolicy) {
   Engine engine(model, &tokenizer, BestKernels(), workers, options);
   const auto own = std::shared_ptr<const Policy>(
       MakePolicy("streaming:budget=20,block=8,sink=2",
-                 {.shape = model.MainLanes(options.k_codec, options.v_codec)}));
+                 {.shape = model.MainLanes(options.k_form, options.v_form)}));
   std::vector<Generation> results(2);
   for (size_t i = 0; i < 2; ++i) {
     Request request;

@@ -22,7 +22,7 @@ EngineOptions Options(const char* policy = "", uint32_t interval = 64) {
   EngineOptions options;
   options.kv_memory = 1 << 20;
   options.policy = policy;
-  options.k_codec = options.v_codec = Codec::kF32;
+  options.k_form = options.v_form = Codec::kF32;
   options.chunk = 48;
   options.step_tokens = 64;
   options.prefix_interval = interval;

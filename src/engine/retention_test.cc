@@ -146,8 +146,8 @@ std::vector<std::vector<float>> FirstRows(const LaneView& lane, uint32_t n) {
   const PlaneKernels& kernels = BestKernels().planes;
   for (uint32_t p = 0; p < lane.n_pages && rows.size() < n; ++p) {
     const PageView& page = lane.pages[p];
-    kernels.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, k.data());
-    kernels.expand_v[static_cast<size_t>(page.v_codec)](page.v, dim, v.data());
+    kernels.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim), k.data());
+    kernels.expand_v[page.v_form.index()](page.v, page.v_form.Shape(dim), v.data());
     for (uint64_t live = page.live; live != 0 && rows.size() < n; live &= live - 1) {
       const auto slot = static_cast<uint32_t>(std::countr_zero(live));
       std::vector<float> row = {static_cast<float>(page.position(slot))};
@@ -377,8 +377,8 @@ struct Tiny {
         engine(model, &tokenizer, BestKernels(), workers,
                {.kv_memory = kv_memory,
                 .policy = policy,
-                .k_codec = Codec::kF32,
-                .v_codec = Codec::kF32,
+                .k_form = Codec::kF32,
+                .v_form = Codec::kF32,
                 .step_tokens = 64,
                 .chunk = 48}) {}
   std::shared_ptr<std::optional<Generation>> Start(Request request) {

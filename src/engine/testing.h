@@ -86,7 +86,7 @@ class TinyModel : public Model {
         const PageView& page = lanes[head].pages[p];
         for (uint32_t slot = 0; slot < page.filled; ++slot) {
           if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
-          CHECK(page.k_codec == Codec::kF32);
+          CHECK(page.k_form.codec == Codec::kF32);
           const float key = reinterpret_cast<const float*>(page.k)[slot];
           seen->sum += (head + 1) * (page.position(slot) + 1.0) * key;
           seen->poisoned |= poison >= 0 && layer == 0 && head == 0 &&

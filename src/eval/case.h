@@ -19,14 +19,14 @@ struct EvalCase {
   std::string label;
   std::string flags;            // as typed, with the sweep's values in place
   std::string policy = "none";  // for MakePolicy; canonical once the engine is there
-  Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
+  PlaneForm k_form, v_form;
   std::string codec = "f16";          // both, as people write them
   std::optional<uint64_t> kv_memory;  // named by its flags: a policy's budget may follow from it
   bool reference = false;
 
   // Whether entries are stored in another form than the reference's.
   bool Encodes(const EvalCase& dense) const {
-    return k_codec != dense.k_codec || v_codec != dense.v_codec;
+    return k_form != dense.k_form || v_form != dense.v_form;
   }
 };
 

@@ -74,12 +74,12 @@ class TaskRunner {
 
  private:
   Engine& EngineFor(const EvalCase& c) {
-    std::unique_ptr<Engine>& engine = engines_[{c.k_codec, c.v_codec}];
+    std::unique_ptr<Engine>& engine = engines_[{c.k_form, c.v_form}];
     if (!engine) {
       EngineOptions options = setup_.common;
       options.policy = "none";
-      options.k_codec = c.k_codec;
-      options.v_codec = c.v_codec;
+      options.k_form = c.k_form;
+      options.v_form = c.v_form;
       options.max_sequences = 4096;
       engine = std::make_unique<Engine>(setup_.model, &setup_.tokenizer, setup_.kernels,
                                         setup_.workers, options);
@@ -88,7 +88,7 @@ class TaskRunner {
   }
   std::shared_ptr<const Policy> PolicyFor(const EvalCase& c) const {
     return MakePolicy(c.policy, {.memory_bytes = c.kv_memory.value_or(0),
-                                 .shape = setup_.model.MainLanes(c.k_codec, c.v_codec),
+                                 .shape = setup_.model.MainLanes(c.k_form, c.v_form),
                                  .facts = FactsOf(setup_.model.config(), &setup_.model)});
   }
 
@@ -329,7 +329,7 @@ class TaskRunner {
   const std::span<const Sample> samples_;
   const TaskMode mode_;
   std::vector<TaskRun> runs_;
-  std::map<std::pair<Codec, Codec>, std::unique_ptr<Engine>> engines_;
+  std::map<std::pair<PlaneForm, PlaneForm>, std::unique_ptr<Engine>> engines_;
   std::vector<Runner> runners_;
   std::vector<std::vector<TaskTokens>> tokens_;  // of the samples at hand, by question
 };

@@ -33,8 +33,8 @@ constexpr float kLog2E = 1.44269504088896340736f;
 size_t RecordFloats(size_t dim) { return kRecordHead + PaddedDim(dim); }
 size_t TileRows(uint32_t group) { return std::max<size_t>(kPairedRows, group); }
 // Operands of attention over such planes are rounded to bf16.
-bool UsesPairs(const PairKernels* pairs, Codec codec) {
-  return pairs != nullptr && codec != Codec::kF32;
+bool UsesPairs(const PairKernels* pairs, PlaneForm form) {
+  return pairs != nullptr && form.codec != Codec::kF32;
 }
 
 // Consecutive rows of one job that sum by the same part width.
@@ -202,9 +202,9 @@ class TilePass {
  private:
   // 64 scores of each row, -infinity where the row does not see; updates the running maxima.
   void Score(const EntryRun& segment, const uint8_t* next, float* scores) {
-    if (IsInteger(segment.page->k_codec) && compute_ == Compute::kFast) {
+    if (compute_ == Compute::kFast && kernels_.integer_scores[segment.page->k_form.index()]) {
       IntegerScores(*segment.page, next, scores);
-    } else if (UsesPairs(pairs_, segment.page->k_codec)) {
+    } else if (UsesPairs(pairs_, segment.page->k_form)) {
       PairScores(*segment.page, next, scores);
     } else {
       FloatScores(*segment.page, next, scores);
@@ -224,21 +224,33 @@ class TilePass {
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
   }
 
+  // A plane as f32, in a_.page.
+  const uint8_t* ExpandK(const PageView& page) {
+    kernels_.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim_), a_.page);
+    return reinterpret_cast<const uint8_t*>(a_.page);
+  }
+  const uint8_t* ExpandV(const PageView& page) {
+    kernels_.expand_v[page.v_form.index()](page.v, page.v_form.Shape(dim_), a_.page);
+    return reinterpret_cast<const uint8_t*>(a_.page);
+  }
+
   void FloatScores(const PageView& page, const uint8_t* next, float* scores) {
-    int codec = static_cast<int>(page.k_codec);
+    PlaneForm form = page.k_form;
     const uint8_t* plane = page.k;
-    if (IsInteger(page.k_codec) || (rows_ >= kExpandFrom && page.k_codec != Codec::kF32)) {
-      kernels_.expand_k[codec](plane, dim_, a_.page);
-      plane = reinterpret_cast<const uint8_t*>(a_.page);
+    const bool expanded = rows_ >= kExpandFrom && form.codec != Codec::kF32;
+    if (expanded || kernels_.scores[form.index()] == nullptr) {
+      plane = ExpandK(page);
       next = nullptr;
-      codec = static_cast<int>(Codec::kF32);
+      form = Codec::kF32;
     }
-    kernels_.scores[codec](Scaled(), PaddedDim(dim_), rows_, plane, dim_, next, scores, stride_);
+    kernels_.scores[form.index()](Scaled(), PaddedDim(dim_), rows_, plane, form.Shape(dim_), next,
+                                  scores, stride_);
   }
 
   void IntegerScores(const PageView& page, const uint8_t* next, float* scores) {
-    kernels_.integer_scores[static_cast<int>(page.k_codec)](Quantized(), rows_, page.k, dim_, next,
-                                                            scores, stride_);
+    const PlaneForm form = page.k_form;
+    kernels_.integer_scores[form.index()](Quantized(), rows_, page.k, form.Shape(dim_), next,
+                                          scores, stride_);
   }
 
   // f(i, q) for query i of the tile, where it lies.
@@ -287,14 +299,19 @@ class TilePass {
   }
 
   void PairScores(const PageView& page, const uint8_t* next, float* scores) {
-    int codec = static_cast<int>(page.k_codec);
+    PlaneForm form = page.k_form;
     const uint8_t* plane = page.k;
-    if (pairs_->scores_in_place[codec] != nullptr && rows_ < kExpandFrom) {
-      pairs_->scores_in_place[codec](Paired(), PairedDim(dim_), rows_, plane, dim_, next, scores,
-                                     stride_);
+    if (pairs_->scores_in_place[form.index()] != nullptr && rows_ < kExpandFrom) {
+      pairs_->scores_in_place[form.index()](Paired(), PairedDim(dim_), rows_, plane,
+                                            form.Shape(dim_), next, scores, stride_);
       return;
     }
-    pairs_->expand_k[codec](plane, dim_, next, a_.pairs);
+    if (pairs_->expand_k[form.index()] == nullptr) {
+      plane = ExpandK(page);
+      next = nullptr;
+      form = Codec::kF32;
+    }
+    pairs_->expand_k[form.index()](plane, form.Shape(dim_), next, a_.pairs);
     pairs_->scores(Paired(), PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
   }
 
@@ -314,7 +331,7 @@ class TilePass {
   }
 
   void Weigh(const EntryRun& segment, float* scores) {
-    if (UsesPairs(pairs_, segment.page->v_codec)) {
+    if (UsesPairs(pairs_, segment.page->v_form)) {
       pairs_->weights(scores, stride_, rows_, segment.bits, a_.max, a_.pair_sums);
     } else {
       kernels_.exp_weights(scores, stride_, rows_, kPageEntries, a_.max, a_.sum);
@@ -324,7 +341,7 @@ class TilePass {
   // Adds the weighted rows of V.
   void Sum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
     CHECK(segment.page->v != nullptr);
-    if (UsesPairs(pairs_, segment.page->v_codec)) {
+    if (UsesPairs(pairs_, segment.page->v_form)) {
       PairSum(segment, next, weights, records);
     } else {
       FloatSum(segment, next, weights, records);
@@ -334,23 +351,29 @@ class TilePass {
   // Entries that a row does not see have weight 0, which does no harm as long as their V is finite.
   // Where it is not, and in place where nobody looks, every row gets the entries that it sees.
   void PairSum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
-    int codec = static_cast<int>(segment.page->v_codec);
+    PlaneForm form = segment.page->v_form;
     const uint8_t* plane = segment.page->v;
     const auto* p = reinterpret_cast<const uint32_t*>(weights);
     const size_t group = tile_.job->group;
     const bool seen_by_all = SeenByAll(segment);
-    if (pairs_->sums_in_place[codec] != nullptr && rows_ < kExpandFrom) {
+    if (pairs_->sums_in_place[form.index()] != nullptr && rows_ < kExpandFrom) {
       const size_t step = seen_by_all ? tile_.n : 1;
       for (uint32_t r = 0; r < tile_.n; r += static_cast<uint32_t>(step)) {
         const uint64_t seen = seen_by_all ? segment.bits : Visible(segment, r);
-        pairs_->sums_in_place[codec](p + r * group * stride_, stride_, step * group, plane, dim_,
-                                     segment.bits, seen, next,
-                                     records + r * group * record_ + kRecordHead, record_);
+        pairs_->sums_in_place[form.index()](p + r * group * stride_, stride_, step * group, plane,
+                                            form.Shape(dim_), segment.bits, seen, next,
+                                            records + r * group * record_ + kRecordHead, record_);
       }
       return;
     }
+    if (pairs_->expand_v[form.index()] == nullptr) {
+      plane = ExpandV(*segment.page);
+      next = nullptr;
+      form = Codec::kF32;
+    }
     const auto expand = [&](uint64_t seen) {
-      return pairs_->expand_v[codec](plane, dim_, segment.bits, seen, next, a_.pairs);
+      return pairs_->expand_v[form.index()](plane, form.Shape(dim_), segment.bits, seen, next,
+                                            a_.pairs);
     };
     const auto add = [&](uint32_t row, size_t n) {
       const size_t n_pairs = (static_cast<size_t>(std::popcount(segment.bits)) + 1) / 2;
@@ -370,19 +393,19 @@ class TilePass {
   void FloatSum(const EntryRun& segment, const uint8_t* next, const float* weights,
                 float* records) {
     const PageView& page = *segment.page;
-    int codec = static_cast<int>(page.v_codec);
+    PlaneForm form = page.v_form;
     const uint8_t* plane = page.v;
-    if (rows_ >= kExpandFrom && page.v_codec != Codec::kF32) {
-      kernels_.expand_v[codec](plane, dim_, a_.page);
-      plane = reinterpret_cast<const uint8_t*>(a_.page);
+    const bool expanded = rows_ >= kExpandFrom && form.codec != Codec::kF32;
+    if (expanded || kernels_.weighted_sum[form.index()] == nullptr) {
+      plane = ExpandV(page);
       next = nullptr;
-      codec = static_cast<int>(Codec::kF32);
+      form = Codec::kF32;
     }
     const uint32_t group = tile_.job->group;
     const auto add = [&](uint32_t row, uint32_t n, size_t begin, size_t end) {
-      kernels_.weighted_sum[codec](weights + row * group * stride_, stride_, size_t{n} * group,
-                                   plane, dim_, begin, end, segment.bits, next,
-                                   records + row * group * record_ + kRecordHead, record_);
+      kernels_.weighted_sum[form.index()](
+          weights + row * group * stride_, stride_, size_t{n} * group, plane, form.Shape(dim_),
+          begin, end, segment.bits, next, records + row * group * record_ + kRecordHead, record_);
     };
     if (SeenByAll(segment)) return add(0, tile_.n, 0, kPageEntries);
     const uint32_t block = std::max(1u, kExpandFrom / group);

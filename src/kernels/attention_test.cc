@@ -104,8 +104,8 @@ class Lane {
     page.v.assign(PlaneBytes(v_, entries_.dim) + 64, 0xff);
     page.view.k = page.k.data();
     page.view.v = page.v.data();
-    page.view.k_codec = k_;
-    page.view.v_codec = v_;
+    page.view.k_form = k_;
+    page.view.v_form = v_;
     if (layout != Layout::kAligned) {
       page.positions = std::make_unique<std::vector<uint32_t>>(64);
       page.view.positions = page.positions->data();
@@ -246,8 +246,8 @@ TEST(Parts, AreTheNarrowestWithAtMostSixtyFiveBeforeAPosition) {
 TEST_P(AttentionTest, MatchesThePlainLoopsForEveryPairOfCodecs) {
   for (const size_t dim : {8, 20, 40, 64, 80, 128}) {
     const Entries entries(dim, Range(0, 230), 1);
-    for (int k = 0; k < kCodecs; ++k) {
-      for (int v = 0; v < kCodecs; ++v) {
+    for (int k = 0; k < kDenseCodecs; ++k) {
+      for (int v = 0; v < kDenseCodecs; ++v) {
         const Lane lane(kernels(), entries, Layout::kAligned, static_cast<Codec>(k),
                         static_cast<Codec>(v));
         // Few rows read planes as they are, many expand them.

@@ -37,16 +37,16 @@ struct PairKernels {
   // A plane as pairs. Of V, entries of `live` that are not in `seen` become zeros; false if a value
   // is not finite after rounding. Here and below `next` is a plane of the same size that will be
   // read soon, prefetched along the way; may be null.
-  void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, const uint8_t* next,
+  void (*expand_k[kCodecs])(const uint8_t* plane, PlaneShape shape, const uint8_t* next,
                             uint32_t* out) = {};
-  bool (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen,
+  bool (*expand_v[kCodecs])(const uint8_t* plane, PlaneShape shape, uint64_t live, uint64_t seen,
                             const uint8_t* next, uint32_t* out) = {};
 
   // 64 scores of each of n rows; strides in elements.
   void (*scores)(const uint32_t* q, size_t q_stride, size_t n, const uint32_t* k, size_t dim,
                  float* scores, size_t stride) = nullptr;
   void (*scores_in_place[kCodecs])(const uint32_t* q, size_t q_stride, size_t n,
-                                   const uint8_t* plane, size_t dim, const uint8_t* next,
+                                   const uint8_t* plane, PlaneShape shape, const uint8_t* next,
                                    float* scores, size_t stride) = {};
 
   // 64 scores of each of n rows become the packed weights 2^(score - max[r]) of the entries in
@@ -60,8 +60,8 @@ struct PairKernels {
                size_t dim, float* out, size_t out_stride) = nullptr;
   // The same over the entries in `live`, of which those not in `seen` are not read.
   void (*sums_in_place[kCodecs])(const uint32_t* p, size_t p_stride, size_t n, const uint8_t* plane,
-                                 size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
-                                 float* out, size_t out_stride) = {};
+                                 PlaneShape shape, uint64_t live, uint64_t seen,
+                                 const uint8_t* next, float* out, size_t out_stride) = {};
 };
 
 // Units of the sums of weights.

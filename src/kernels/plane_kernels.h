@@ -28,34 +28,48 @@ struct QuantizedQueries {
 
 struct PlaneKernels {
   // Writes `n` rows of `dim` floats, `stride` floats apart, into slots [slot, slot + n) of a plane.
+  // Null for sparse codecs.
   void (*encode_k[kCodecs])(const float* rows, size_t stride, size_t n, size_t dim, size_t slot,
                             uint8_t* plane);
   void (*encode_v[kCodecs])(const float* rows, size_t stride, size_t n, size_t dim, size_t slot,
                             uint8_t* plane);
   // A whole plane as f32: K to [dim][64], V to [64][dim].
-  void (*expand_k[kCodecs])(const uint8_t* plane, size_t dim, float* out);
-  void (*expand_v[kCodecs])(const uint8_t* plane, size_t dim, float* out);
+  void (*expand_k[kCodecs])(const uint8_t* plane, PlaneShape shape, float* out);
+  void (*expand_v[kCodecs])(const uint8_t* plane, PlaneShape shape, float* out);
+
+  // Packs a full dense plane (bf16 for sparse bf16 and i8, f16 for sparse f16) into a sparse one;
+  // null for dense codecs. Of each row the shape.keep channels with the largest magnitude of what
+  // is stored stay, NaN counting as largest, among equals those of the lowest channels; with
+  // `weights` ([dim], not negative) magnitudes are those of f32(|x|) * weight. Values stay as they
+  // are; i8 takes scale = amax / 127 rounded upward to f16, q = x / scale rounded to nearest even
+  // (0 for a row of zeros), and scale = NaN, q = 0 for a row that holds an infinity or a NaN or
+  // whose scale is beyond f16. Returns how many rows those were.
+  size_t (*pack_k[kCodecs])(const uint8_t* dense, PlaneShape shape, const float* weights,
+                            uint8_t* plane);
+  size_t (*pack_v[kCodecs])(const uint8_t* dense, PlaneShape shape, const float* weights,
+                            uint8_t* plane);
 
   // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one
   // FMA chain, for r < n rows and all 64 slots e (dead ones receive anything). `next`: a plane of
-  // the same size that will be read soon, prefetched along the way; may be null. None for q8 and
-  // q4: expand them, or take the next.
+  // the same size that will be read soon, prefetched along the way; may be null. Where a codec has
+  // none, expand its planes first.
   void (*scores[kCodecs])(const float* q, size_t q_stride, size_t n, const uint8_t* plane,
-                          size_t dim, const uint8_t* next, float* scores, size_t stride);
+                          PlaneShape shape, const uint8_t* next, float* scores, size_t stride);
   // Scores of integer keys (q8, q4): the products of 32 channels are summed in integers, exactly,
   // and join the chain of the score in ascending order of blocks b,
   //   s = MulAdd(float(dot of q and the keys' integers), scale[b][e], s)
   //   s = MulAdd(min[b][e], sums[b], s)    q4 alone
   // and the score is s * (the row's scale).
   void (*integer_scores[kCodecs])(const QuantizedQueries& q, size_t n, const uint8_t* plane,
-                                  size_t dim, const uint8_t* next, float* scores, size_t stride);
+                                  PlaneShape shape, const uint8_t* next, float* scores,
+                                  size_t stride);
   // One row of QuantizedQueries.
   void (*quantize_query)(const float* q, size_t dim, int16_t* out, float* sums, float* scale);
   // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] *
   // V[e][c], one FMA chain per element starting from out; slots whose bit in `live` is clear are
   // not read. out rows are padded to 8 floats.
   void (*weighted_sum[kCodecs])(const float* p, size_t p_stride, size_t n, const uint8_t* plane,
-                                size_t dim, size_t begin, size_t end, uint64_t live,
+                                PlaneShape shape, size_t begin, size_t end, uint64_t live,
                                 const uint8_t* next, float* out, size_t out_stride);
 
   // Softmax over rows of scores in base 2.

@@ -22,7 +22,7 @@ constexpr size_t kDims[] = {8, 16, 18, 20, 40, 64, 80, 128, 256};
 constexpr size_t kSlack = 64;
 
 std::string_view CodecName(int codec) {
-  constexpr std::string_view kNames[kCodecs] = {"f32", "f16", "bf16", "q8", "q4"};
+  constexpr std::string_view kNames[kDenseCodecs] = {"f32", "f16", "bf16", "q8", "q4"};
   return kNames[codec];
 }
 
@@ -175,7 +175,7 @@ TEST_P(PlanesTest, RowsAtOnceAndOneByOneGiveEqualBytes) {
   for (const size_t dim : kDims) {
     const size_t stride = dim + 3;
     const std::vector<float> rows = Random(64 * stride, 3);
-    for (int codec = 0; codec < kCodecs; ++codec) {
+    for (int codec = 0; codec < kDenseCodecs; ++codec) {
       for (const bool keys : {true, false}) {
         SCOPED_TRACE(testing::Message() << CodecName(codec) << " dim " << dim << " keys " << keys);
         const auto encode = (keys ? kernels().encode_k : kernels().encode_v)[codec];
@@ -211,7 +211,7 @@ TEST_P(PlanesTest, RowsAtOnceAndOneByOneGiveEqualBytes) {
 TEST_P(PlanesTest, ExpandsToTheOraclesBits) {
   for (const size_t dim : kDims) {
     const std::vector<float> rows = Random(64 * dim, 4);
-    for (int codec = 0; codec < kCodecs; ++codec) {
+    for (int codec = 0; codec < kDenseCodecs; ++codec) {
       for (const bool keys : {true, false}) {
         std::vector<uint8_t> plane = Plane(codec, dim);
         (keys ? kernels().encode_k : kernels().encode_v)[codec](rows.data(), dim, 64, dim, 0,
@@ -232,7 +232,7 @@ TEST_P(PlanesTest, AScoreIsOneChainOverAscendingChannelsForAnyNumberOfRows) {
   for (const size_t dim : kDims) {
     const size_t stride = dim + 5;
     const std::vector<float> q = Random(50 * stride, 5), rows = Random(64 * dim, 6);
-    for (int codec = 0; codec < kCodecs; ++codec) {
+    for (int codec = 0; codec < kDenseCodecs; ++codec) {
       if (IsInteger(static_cast<Codec>(codec))) continue;
       std::vector<uint8_t> plane = Plane(codec, dim);
       kernels().encode_k[codec](rows.data(), dim, 64, dim, 0, plane.data());
@@ -367,7 +367,7 @@ TEST_P(PlanesTest, AWeightedSumIsOneChainOverAscendingLiveSlots) {
   for (const size_t dim : kDims) {
     const size_t padded = (dim + 7) / 8 * 8, stride = padded + 8;
     const std::vector<float> rows = Random(64 * dim, 8), weights = Random(50 * 64, 9);
-    for (int codec = 0; codec < kCodecs; ++codec) {
+    for (int codec = 0; codec < kDenseCodecs; ++codec) {
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 13, 50}) {
         const uint64_t live = n == 1 ? ~uint64_t{0} : rng() | rng();
         const size_t begin = n % 3 == 0 ? 0 : rng() % 40,

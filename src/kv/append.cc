@@ -59,12 +59,12 @@ AppendCursor Store::Append(LaneSetHandle& handle, uint32_t n_rows) {
 PageRef Store::TakePage(LaneSet& set) {
   const LaneShape& shape = set.shape_;
   PageRef page;
-  page.k_codec = shape.k_codec;
-  page.v_codec = shape.v_codec;
-  page.k = pool_.Take(set.reservation_, PlaneBytes(shape.k_codec, shape.head_dim),
-                      static_cast<PlaneUse>(shape.k_codec));
-  page.v = pool_.Take(set.reservation_, PlaneBytes(shape.v_codec, shape.head_dim),
-                      static_cast<PlaneUse>(shape.v_codec));
+  page.k_form = shape.k_form;
+  page.v_form = shape.v_form;
+  page.k = pool_.Take(set.reservation_, PlaneBytes(shape.k_form, shape.head_dim),
+                      UseOf(shape.k_form.codec));
+  page.v = pool_.Take(set.reservation_, PlaneBytes(shape.v_form, shape.head_dim),
+                      UseOf(shape.v_form.codec));
   return page;
 }
 
@@ -119,10 +119,10 @@ void Store::AppendRows(LaneSet& set, uint32_t layer, uint32_t n_rows, Rows k, Ro
     const uint32_t begin = std::max(first, page.base);
     const uint32_t n = std::min(end, page.base + kPageEntries) - begin;
     const size_t row = begin - first, column = head * shape.head_dim;
-    kernels.encode_k[static_cast<size_t>(page.k_codec)](
-        k.row(row) + column, k.stride, n, shape.head_dim, Slot(begin), pool_.Address(page.k));
-    kernels.encode_v[static_cast<size_t>(page.v_codec)](
-        v.row(row) + column, v.stride, n, shape.head_dim, Slot(begin), pool_.Address(page.v));
+    kernels.encode_k[page.k_form.index()](k.row(row) + column, k.stride, n, shape.head_dim,
+                                          Slot(begin), pool_.Address(page.k));
+    kernels.encode_v[page.v_form.index()](v.row(row) + column, v.stride, n, shape.head_dim,
+                                          Slot(begin), pool_.Address(page.v));
   };
   const size_t n_tasks = n_pages * shape.n_kv_heads;
   if (workers_ != nullptr && 2 * n_rows * row_floats >= kParallelFloats) {

@@ -258,8 +258,8 @@ bool Store::Prepare(LaneSet& set, size_t lane_index, size_t first, size_t own, u
     if (page.positions.valid()) positions.push_back(page.positions);
   }
   Demand demand;
-  demand.Add(PlaneBytes(set.shape_.k_codec, set.shape_.head_dim), fresh);
-  demand.Add(PlaneBytes(set.shape_.v_codec, set.shape_.head_dim), fresh);
+  demand.Add(PlaneBytes(set.shape_.k_form, set.shape_.head_dim), fresh);
+  demand.Add(PlaneBytes(set.shape_.v_form, set.shape_.head_dim), fresh);
   if (n_pages > positions.size()) demand.AddPositions(n_pages - positions.size());
   for (const auto& [bytes, n] : demand.planes()) {
     if (pool_.Left(set.reservation_, bytes) < n) return false;

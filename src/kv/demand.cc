@@ -19,8 +19,8 @@ uint64_t Pages(uint64_t entries) { return DivideUp<uint64_t>(entries, kPageEntri
 
 Demand PerLane(const LaneShape& shape, uint64_t pages, uint64_t positions) {
   Demand demand;
-  demand.Add(PlaneBytes(shape.k_codec, shape.head_dim), pages);
-  demand.Add(PlaneBytes(shape.v_codec, shape.head_dim), pages);
+  demand.Add(PlaneBytes(shape.k_form, shape.head_dim), pages);
+  demand.Add(PlaneBytes(shape.v_form, shape.head_dim), pages);
   demand.AddPositions(positions);
   return demand;
 }

@@ -42,11 +42,11 @@ void Store::CheckPage(const LaneSet& set, const PageRef& page) const {
   const LaneShape& shape = set.shape_;
   const uint64_t filled = page.filled == 64 ? ~uint64_t{0} : (uint64_t{1} << page.filled) - 1;
   CHECK(page.live != 0 && (page.live & ~filled) == 0 && page.filled <= kPageEntries);
-  CHECK(page.k_codec == shape.k_codec && page.v_codec == shape.v_codec && !page.side.valid());
-  CHECK(pool_.Bytes(page.k) == PlaneBytes(page.k_codec, shape.head_dim));
-  CHECK(pool_.Bytes(page.v) == PlaneBytes(page.v_codec, shape.head_dim));
-  CHECK(pool_.Use(page.k) == static_cast<PlaneUse>(page.k_codec));
-  CHECK(pool_.Use(page.v) == static_cast<PlaneUse>(page.v_codec));
+  CHECK(page.k_form == shape.k_form && page.v_form == shape.v_form && !page.side.valid());
+  CHECK(pool_.Bytes(page.k) == PlaneBytes(page.k_form, shape.head_dim));
+  CHECK(pool_.Bytes(page.v) == PlaneBytes(page.v_form, shape.head_dim));
+  CHECK(pool_.Use(page.k) == UseOf(page.k_form.codec));
+  CHECK(pool_.Use(page.v) == UseOf(page.v_form.codec));
   if (page.positions.valid()) {
     CHECK(pool_.Bytes(page.positions) == kPositionBytes);
     CHECK(pool_.Use(page.positions) == PlaneUse::kPositions);
@@ -102,7 +102,7 @@ void Store::CheckViews(const LaneSet& set, size_t index) const {
         ViewOf(i < lane.body.size() ? lane.body[i] : lane.tail[i - lane.body.size()]);
     CHECK(seen.k == is.k && seen.v == is.v && seen.positions == is.positions);
     CHECK(seen.live == is.live && seen.mark == is.mark && seen.base == is.base);
-    CHECK(seen.filled == is.filled && seen.k_codec == is.k_codec && seen.v_codec == is.v_codec);
+    CHECK(seen.filled == is.filled && seen.k_form == is.k_form && seen.v_form == is.v_form);
   }
 }
 

@@ -5,7 +5,7 @@
 namespace kvasir {
 
 uint64_t LaneShape::EntryBytes() const {
-  const uint64_t page = PlaneBytes(k_codec, head_dim) + PlaneBytes(v_codec, head_dim);
+  const uint64_t page = PlaneBytes(k_form, head_dim) + PlaneBytes(v_form, head_dim);
   return page / kPageEntries;
 }
 

@@ -31,8 +31,7 @@ struct LaneShape {
   uint32_t n_layers = 0;
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;
-  Codec k_codec = Codec::kF16;
-  Codec v_codec = Codec::kF16;
+  PlaneForm k_form, v_form;
   bool raw_keys = false;  // keys stored before RoPE; the order index is then the rank
 
   uint64_t lanes() const { return uint64_t{n_layers} * n_kv_heads; }
@@ -47,7 +46,7 @@ struct PageRef {
   PlaneId side;       // optional columns per entry that move with the rows
   uint32_t base = 0;
   uint8_t filled = 0;
-  Codec k_codec = Codec::kF16, v_codec = Codec::kF16;
+  PlaneForm k_form, v_form;
   uint64_t live = 0;
   uint64_t mark = 0;  // a flag per entry
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/sparse_plane.h"
 
 namespace kvasir {
 
@@ -44,9 +45,18 @@ void MoveRows(std::span<const Run> runs, std::span<const uint8_t* const> from, s
   }
 }
 
-void MoveK(Codec codec, size_t dim, std::span<const Run> runs, std::span<const uint8_t* const> from,
-           uint8_t* to) {
-  switch (codec) {
+void MoveSparse(PlaneForm form, size_t dim, bool keys, std::span<const Run> runs,
+                std::span<const uint8_t* const> from, uint8_t* to) {
+  std::vector<SparseRow> rows;
+  for (const Run& run : runs) {
+    for (uint32_t i = 0; i < run.n; ++i) rows.push_back({from[run.page], run.from + i});
+  }
+  TakeRows(form, dim, keys, rows, to);
+}
+
+void MoveK(PlaneForm form, size_t dim, std::span<const Run> runs,
+           std::span<const uint8_t* const> from, uint8_t* to) {
+  switch (form.codec) {
     case Codec::kF32:
       return MoveColumns<uint32_t>(runs, from, 0, dim, to);
     case Codec::kF16:
@@ -54,16 +64,20 @@ void MoveK(Codec codec, size_t dim, std::span<const Run> runs, std::span<const u
       return MoveColumns<uint16_t>(runs, from, 0, dim, to);
     case Codec::kQ8:  // an entry's integers lie in pairs of bytes
       MoveColumns<uint16_t>(runs, from, 0, PaddedChannels(dim) / 2, to);
-      return MoveColumns<uint16_t>(runs, from, ScalesAt(codec, dim), CodecBlocks(dim), to);
+      return MoveColumns<uint16_t>(runs, from, ScalesAt(form.codec, dim), CodecBlocks(dim), to);
     case Codec::kQ4:  // scales and minima are one matrix
       MoveColumns<uint16_t>(runs, from, 0, PaddedChannels(dim) / 4, to);
-      return MoveColumns<uint16_t>(runs, from, ScalesAt(codec, dim), 2 * CodecBlocks(dim), to);
+      return MoveColumns<uint16_t>(runs, from, ScalesAt(form.codec, dim), 2 * CodecBlocks(dim), to);
+    case Codec::kSparseBF16:
+    case Codec::kSparseF16:
+    case Codec::kSparseI8:
+      return MoveSparse(form, dim, true, runs, from, to);
   }
 }
 
-void MoveV(Codec codec, size_t dim, std::span<const Run> runs, std::span<const uint8_t* const> from,
-           uint8_t* to) {
-  switch (codec) {
+void MoveV(PlaneForm form, size_t dim, std::span<const Run> runs,
+           std::span<const uint8_t* const> from, uint8_t* to) {
+  switch (form.codec) {
     case Codec::kF32:
       return MoveRows(runs, from, 0, dim * 4, to);
     case Codec::kF16:
@@ -71,11 +85,15 @@ void MoveV(Codec codec, size_t dim, std::span<const Run> runs, std::span<const u
       return MoveRows(runs, from, 0, dim * 2, to);
     case Codec::kQ8:
       MoveRows(runs, from, 0, PaddedChannels(dim), to);
-      return MoveRows(runs, from, ScalesAt(codec, dim), CodecBlocks(dim) * 2, to);
+      return MoveRows(runs, from, ScalesAt(form.codec, dim), CodecBlocks(dim) * 2, to);
     case Codec::kQ4:
       MoveRows(runs, from, 0, PaddedChannels(dim) / 2, to);
-      MoveRows(runs, from, ScalesAt(codec, dim), CodecBlocks(dim) * 2, to);
+      MoveRows(runs, from, ScalesAt(form.codec, dim), CodecBlocks(dim) * 2, to);
       return MoveRows(runs, from, MinimaAt(dim), CodecBlocks(dim) * 2, to);
+    case Codec::kSparseBF16:
+    case Codec::kSparseF16:
+    case Codec::kSparseI8:
+      return MoveSparse(form, dim, false, runs, from, to);
   }
 }
 
@@ -130,7 +148,7 @@ void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
                  std::span<PageRef> to) {
   std::vector<const uint8_t*> k, v;
   for (const PageRef& page : from) {
-    CHECK(page.k_codec == to[0].k_codec && page.v_codec == to[0].v_codec);
+    CHECK(page.k_form == to[0].k_form && page.v_form == to[0].v_form);
     k.push_back(pool.Address(page.k));
     v.push_back(pool.Address(page.v));
   }
@@ -152,8 +170,8 @@ void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
       runs.push_back(run);
     }
     CHECK(filled > 0);
-    MoveK(page.k_codec, head_dim, runs, k, pool.Address(page.k));
-    MoveV(page.v_codec, head_dim, runs, v, pool.Address(page.v));
+    MoveK(page.k_form, head_dim, runs, k, pool.Address(page.k));
+    MoveV(page.v_form, head_dim, runs, v, pool.Address(page.v));
     std::memcpy(pool.Address(page.positions), positions.data() + done, filled * sizeof(uint32_t));
     page.base = 0;
     page.filled = static_cast<uint8_t>(filled);

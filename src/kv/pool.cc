@@ -26,7 +26,8 @@ uint64_t PlanesPerSlab(uint64_t slab_bytes, size_t plane_bytes) {
 }  // namespace
 
 std::string_view Name(PlaneUse use) {
-  constexpr std::string_view kNames[kPlaneUses] = {"f32", "f16", "bf16", "q8", "q4", "positions"};
+  constexpr std::string_view kNames[kPlaneUses] = {
+      "f32", "f16", "bf16", "q8", "q4", "sparse-bf16", "sparse-f16", "sparse-i8", "positions"};
   return kNames[static_cast<int>(use)];
 }
 

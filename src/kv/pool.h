@@ -41,8 +41,19 @@ struct PlaneId {
 };
 
 // What a plane's bytes count as in the ledger.
-enum class PlaneUse : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kPositions };
-inline constexpr int kPlaneUses = 6;
+enum class PlaneUse : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8,
+  kQ4,
+  kSparseBF16,
+  kSparseF16,
+  kSparseI8,
+  kPositions
+};
+inline constexpr int kPlaneUses = kCodecs + 1;
+constexpr PlaneUse UseOf(Codec codec) { return static_cast<PlaneUse>(codec); }
 std::string_view Name(PlaneUse use);  // "f16", "positions"
 inline constexpr size_t kPositionBytes = kPageEntries * sizeof(uint32_t);
 

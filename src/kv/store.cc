@@ -197,8 +197,8 @@ PageView Store::ViewOf(const PageRef& page) const {
   view.mark = page.mark;
   view.base = page.base;
   view.filled = page.filled;
-  view.k_codec = page.k_codec;
-  view.v_codec = page.v_codec;
+  view.k_form = page.k_form;
+  view.v_form = page.v_form;
   return view;
 }
 

@@ -57,11 +57,8 @@ using StoreDeathTest = StoreTest;
 constexpr uint64_t kPage = 2 * 64 * 8 * 2;
 
 TEST(MaxDemand, IsAPagePer64TokensWhenNothingIsDropped) {
-  const LaneShape shape = {.n_layers = 2,
-                           .n_kv_heads = 3,
-                           .head_dim = 64,
-                           .k_codec = Codec::kF16,
-                           .v_codec = Codec::kQ8};
+  const LaneShape shape = {
+      .n_layers = 2, .n_kv_heads = 3, .head_dim = 64, .k_form = Codec::kF16, .v_form = Codec::kQ8};
   const std::map<size_t, uint64_t> planes = {{64 * 64 * 2, 2 * 6}, {64 * (64 + 4), 2 * 6}};
   EXPECT_EQ(MaxDemand(shape, {.tokens = 65}).planes(), planes);
   EXPECT_EQ(MaxDemand(shape, {.tokens = 128}).planes(), planes);
@@ -106,7 +103,7 @@ TEST_F(StoreTest, ReadsRowsBackAtTheirPositions) {
 }
 
 TEST_F(StoreTest, EncodesInParallelWhatItEncodesAlone) {
-  const LaneShape shape = {.n_layers = 1, .n_kv_heads = 4, .head_dim = 64, .k_codec = Codec::kQ8};
+  const LaneShape shape = {.n_layers = 1, .n_kv_heads = 4, .head_dim = 64, .k_form = Codec::kQ8};
   Workers workers(3);
   Store alone(16 * kMiB, kernels_, nullptr), parallel(16 * kMiB, kernels_, &workers);
   LaneSetHandle a = Create(alone, {.tokens = 500}, shape);
@@ -256,7 +253,7 @@ uint64_t ProcessResidentBytes() {
 }
 
 TEST_F(StoreTest, ResidentMemoryFallsWithTheLedger) {
-  const LaneShape shape = {.n_layers = 4, .n_kv_heads = 2, .head_dim = 64, .k_codec = Codec::kF32};
+  const LaneShape shape = {.n_layers = 4, .n_kv_heads = 2, .head_dim = 64, .k_form = Codec::kF32};
   Store store(128 * kMiB, kernels_, nullptr);
   LaneSetHandle set = Create(store, {.tokens = 8192, .cap = 8192, .rows = 1024}, shape);
   const uint64_t empty = ProcessResidentBytes();
@@ -281,11 +278,8 @@ TEST_F(StoreTest, ResidentMemoryFallsWithTheLedger) {
 }
 
 TEST_F(StoreTest, CountsBytesByCodecAndPositions) {
-  const LaneShape shape = {.n_layers = 1,
-                           .n_kv_heads = 1,
-                           .head_dim = 40,
-                           .k_codec = Codec::kQ8,
-                           .v_codec = Codec::kF32};
+  const LaneShape shape = {
+      .n_layers = 1, .n_kv_heads = 1, .head_dim = 40, .k_form = Codec::kQ8, .v_form = Codec::kF32};
   Store store(4 * kMiB, kernels_, nullptr);
   LaneSetHandle set = Create(store, {.tokens = 1000, .cap = 64, .rows = 640}, shape);
   AppendRows(store, set, 640);

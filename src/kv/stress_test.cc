@@ -15,14 +15,14 @@ namespace kvasir {
 namespace {
 
 struct StressCase {
-  Codec k_codec, v_codec;
+  PlaneForm k_form, v_form;
   uint32_t head_dim;
   int steps;
   uint64_t budget_bytes;
 };
 
 std::ostream& operator<<(std::ostream& out, const StressCase& c) {
-  return out << "k codec " << int(c.k_codec) << ", v codec " << int(c.v_codec) << ", dim "
+  return out << "k codec " << int(c.k_form.codec) << ", v codec " << int(c.v_form.codec) << ", dim "
              << c.head_dim;
 }
 
@@ -62,8 +62,8 @@ class Stress {
                .n_layers = 2,
                .n_kv_heads = 2,
                .head_dim = c.head_dim,
-               .k_codec = c.k_codec,
-               .v_codec = c.v_codec} {}
+               .k_form = c.k_form,
+               .v_form = c.v_form} {}
 
   void Run(int steps) {
     for (int step = 0; step < steps; ++step) {

@@ -25,8 +25,8 @@ void ForEachEntry(const Kernels& kernels, const LaneView& lane, F&& f) {
   std::vector<float> k(kPageEntries * dim), v(kPageEntries * dim);
   for (uint32_t i = 0; i < lane.n_pages; ++i) {
     const PageView& page = lane.pages[i];
-    kernels.planes.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, k.data());
-    kernels.planes.expand_v[static_cast<size_t>(page.v_codec)](page.v, dim, v.data());
+    kernels.planes.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim), k.data());
+    kernels.planes.expand_v[page.v_form.index()](page.v, page.v_form.Shape(dim), v.data());
     for (uint64_t left = page.live; left != 0; left &= left - 1) {
       const auto slot = static_cast<uint32_t>(std::countr_zero(left));
       f(page.position(slot), &k[slot], kPageEntries, &v[slot * dim]);
@@ -63,16 +63,14 @@ class RandomRows {
   // Row `i` of `head` after its codecs, at `position`.
   DecodedEntry Entry(const Kernels& kernels, uint32_t i, uint32_t head, uint32_t position) const {
     const size_t dim = shape_.head_dim, at = i * stride() + head * dim;
-    std::vector<uint8_t> plane_k(PlaneBytes(shape_.k_codec, dim) + 64);
-    std::vector<uint8_t> plane_v(PlaneBytes(shape_.v_codec, dim) + 64);
-    const auto k_codec = static_cast<size_t>(shape_.k_codec);
-    const auto v_codec = static_cast<size_t>(shape_.v_codec);
-    kernels.planes.encode_k[k_codec](&k_[at], dim, 1, dim, 0, plane_k.data());
-    kernels.planes.encode_v[v_codec](&v_[at], dim, 1, dim, 0, plane_v.data());
+    std::vector<uint8_t> plane_k(PlaneBytes(shape_.k_form, dim) + 64);
+    std::vector<uint8_t> plane_v(PlaneBytes(shape_.v_form, dim) + 64);
+    kernels.planes.encode_k[shape_.k_form.index()](&k_[at], dim, 1, dim, 0, plane_k.data());
+    kernels.planes.encode_v[shape_.v_form.index()](&v_[at], dim, 1, dim, 0, plane_v.data());
     PageView page{.k = plane_k.data(), .v = plane_v.data(), .live = 1, .base = position};
     page.filled = 1;
-    page.k_codec = shape_.k_codec;
-    page.v_codec = shape_.v_codec;
+    page.k_form = shape_.k_form;
+    page.v_form = shape_.v_form;
     return Decode(kernels, {&page, 1, 1, shape_.head_dim})[0];
   }
 

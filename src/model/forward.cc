@@ -349,12 +349,12 @@ void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& s
 
 }  // namespace
 
-LaneShape Model::MainLanes(Codec k, Codec v) const {
+LaneShape Model::MainLanes(PlaneForm k, PlaneForm v) const {
   return {.n_layers = config().n_layers,
           .n_kv_heads = config().n_kv_heads,
           .head_dim = config().head_dim,
-          .k_codec = k,
-          .v_codec = v};
+          .k_form = k,
+          .v_form = v};
 }
 
 std::unique_ptr<Model> Model::Load(const ModelFile& file, const Kernels& kernels, Workers& workers,

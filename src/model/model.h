@@ -65,7 +65,7 @@ class Model {
   virtual uint32_t max_rows() const = 0;
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t scratch_bytes() const = 0;
-  LaneShape MainLanes(Codec k, Codec v) const;
+  LaneShape MainLanes(PlaneForm k, PlaneForm v) const;
   // Of the key projection of a layer, n_kv_heads * head_dim floats; empty where there is none.
   virtual std::span<const float> key_bias(uint32_t layer) const = 0;
 

@@ -44,15 +44,15 @@ void AttentionSweep::Scores(const float* q, size_t stride, size_t n) {
     if (counted_[p] == 0) continue;
     CHECK(page.k != nullptr);
     const uint8_t* plane = page.k;
-    Codec codec = page.k_codec;
-    if (IsInteger(codec)) {
+    PlaneForm form = page.k_form;
+    if (kernels_.scores[form.index()] == nullptr) {
       scratch_->plane.resize(dim * kPageEntries);
-      kernels_.expand_k[static_cast<size_t>(codec)](plane, dim, scratch_->plane.data());
+      kernels_.expand_k[form.index()](plane, form.Shape(dim), scratch_->plane.data());
       plane = reinterpret_cast<const uint8_t*>(scratch_->plane.data());
-      codec = Codec::kF32;
+      form = Codec::kF32;
     }
-    kernels_.scores[static_cast<size_t>(codec)](q, stride, n, plane, dim, nullptr,
-                                                matrix_ + size_t{p} * kPageEntries, stride_);
+    kernels_.scores[form.index()](q, stride, n, plane, form.Shape(dim), nullptr,
+                                  matrix_ + size_t{p} * kPageEntries, stride_);
   }
 }
 

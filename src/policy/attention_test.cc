@@ -36,7 +36,7 @@ class CodecLane {
       planes_.emplace_back(PlaneBytes(codec, dim) + 64);
       positions_.emplace_back(kPageEntries);
       PageView page;
-      page.k_codec = page.v_codec = codec;
+      page.k_form = page.v_form = codec;
       page.filled = static_cast<uint8_t>(1 + rng() % kPageEntries);
       for (uint32_t slot = 0; slot < page.filled; ++slot, ++position) {
         for (uint32_t c = 0; c < dim; ++c) row[c] = normal(rng);
@@ -258,7 +258,7 @@ class WindowFeed {
           for (uint32_t g = 0; g < window.group(); ++g) {
             for (uint32_t c = 0; c < shape_.head_dim; ++c) {
               float expected = Value(layer, head * window.group() + g, end - n + r, c);
-              if (shape_.k_codec != Codec::kF32) {
+              if (shape_.k_form.codec != Codec::kF32) {
                 ASSERT_NEAR(out[(size_t{r} * window.group() + g) * stride + c], expected / 2, 2e-4);
               } else {
                 ASSERT_EQ(out[(size_t{r} * window.group() + g) * stride + c], expected / 2)
@@ -282,8 +282,8 @@ LaneShape WindowShape(Codec codec) {
           .n_layers = 2,
           .n_kv_heads = 2,
           .head_dim = 12,
-          .k_codec = codec,
-          .v_codec = codec};
+          .k_form = codec,
+          .v_form = codec};
 }
 
 class WindowTest : public testing::TestWithParam<Codec> {};
@@ -358,7 +358,7 @@ TEST(QueryWindow, ForksGoTheirOwnWays) {
 TEST(QueryWindow, TakesTwoBytesAnElementAndFourBesideF32Lanes) {
   const auto bytes = [](Codec codec) {
     const LaneShape shape = {
-        .n_layers = 28, .n_kv_heads = 4, .head_dim = 128, .k_codec = codec, .v_codec = codec};
+        .n_layers = 28, .n_kv_heads = 4, .head_dim = 128, .k_form = codec, .v_form = codec};
     return QueryWindow::Bytes(shape, 28, 32);  // R1-Distill-Qwen-7B
   };
   EXPECT_EQ(bytes(Codec::kF16), 32u * 28 * 128 * 28 * 2);

@@ -82,8 +82,8 @@ TEST(PackedEntryBytes, CountsKeyValueAndPosition) {
   EXPECT_EQ(PackedEntryBytes({.n_layers = 1,
                               .n_kv_heads = 1,
                               .head_dim = 64,
-                              .k_codec = Codec::kF16,
-                              .v_codec = Codec::kF16}),
+                              .k_form = Codec::kF16,
+                              .v_form = Codec::kF16}),
             64u * 2 * 2 + 4);
 }
 

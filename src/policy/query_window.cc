@@ -9,7 +9,7 @@ namespace kvasir {
 
 namespace {
 Codec ElementsFor(const LaneShape& shape) {
-  return shape.k_codec == Codec::kF32 ? Codec::kF32 : Codec::kF16;
+  return shape.k_form.codec == Codec::kF32 ? Codec::kF32 : Codec::kF16;
 }
 size_t RowBytes(const LaneShape& shape) {
   return PlaneBytes(ElementsFor(shape), shape.head_dim) / kPageEntries;

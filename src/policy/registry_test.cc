@@ -15,11 +15,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr LaneShape kShape = {.n_layers = 30,
-                              .n_kv_heads = 3,
-                              .head_dim = 64,
-                              .k_codec = Codec::kF16,
-                              .v_codec = Codec::kF16};
+constexpr LaneShape kShape = {
+    .n_layers = 30, .n_kv_heads = 3, .head_dim = 64, .k_form = Codec::kF16, .v_form = Codec::kF16};
 
 std::unique_ptr<Policy> Make(std::string_view spec, uint64_t memory = 0) {
   return MakePolicy(spec, {.memory_bytes = memory,

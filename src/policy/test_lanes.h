@@ -27,8 +27,8 @@ inline LaneShape F32Shape(uint32_t layers, uint32_t kv_heads, uint32_t dim) {
   return {.n_layers = layers,
           .n_kv_heads = kv_heads,
           .head_dim = dim,
-          .k_codec = Codec::kF32,
-          .v_codec = Codec::kF32};
+          .k_form = Codec::kF32,
+          .v_form = Codec::kF32};
 }
 
 // A model with `group` query heads for each KV head of a shape.
@@ -252,7 +252,7 @@ class HandLane {
     for (size_t i = 0; i < pages_.size(); ++i) {
       pages_[i].k = planes_[i].data();
       pages_[i].positions = positions_[i].data();
-      pages_[i].k_codec = pages_[i].v_codec = Codec::kF32;
+      pages_[i].k_form = pages_[i].v_form = Codec::kF32;
       n += static_cast<uint32_t>(__builtin_popcountll(pages_[i].live));
     }
     return {pages_.data(), static_cast<uint32_t>(pages_.size()), n, dim_};

@@ -26,7 +26,15 @@ inline size_t PlaneBlock(size_t dim, bool keys, size_t slot, size_t c) {
   return keys ? c / 32 * 64 + slot : slot * ((dim + 31) / 32) + c / 32;
 }
 
-// Channel `c` of the entry in `slot` of a K plane (keys) or a V plane.
+// Of a sparse plane: whether an entry keeps a channel.
+inline bool SparseBit(PlaneForm form, const uint8_t* plane, size_t dim, bool keys, size_t slot,
+                      size_t c) {
+  const size_t row = (dim + 63) / 64 * 64;
+  const size_t bit = keys ? c * 64 + slot : slot * row + c;
+  return plane[SparseBitmapsAt(form) + bit / 8] >> bit % 8 & 1;
+}
+
+// Channel `c` of the entry in `slot` of a dense K plane (keys) or V plane.
 inline float PlaneValue(Codec codec, const uint8_t* plane, size_t dim, bool keys, size_t slot,
                         size_t c) {
   const size_t i = keys ? c * kPageEntries + slot : slot * dim + c;
@@ -48,7 +56,7 @@ inline float PlaneValue(Codec codec, const uint8_t* plane, size_t dim, bool keys
     case Codec::kQ8:
       return static_cast<float>(PlaneInteger(codec, plane, dim, keys, slot, c)) *
              F16ToF32(half(ScalesAt(codec, dim) + 2 * PlaneBlock(dim, keys, slot, c)));
-    case Codec::kQ4:
+    default:
       break;
   }
   const size_t block = PlaneBlock(dim, keys, slot, c);
@@ -57,13 +65,28 @@ inline float PlaneValue(Codec codec, const uint8_t* plane, size_t dim, bool keys
          F16ToF32(half(MinimaAt(dim) + 2 * block));
 }
 
+// The value of a sparse plane at byte `at`, of the entry in `slot`.
+inline float SparseValue(PlaneForm form, const uint8_t* plane, size_t slot, size_t at) {
+  uint16_t half = 0;
+  if (form.codec == Codec::kSparseI8) {
+    std::memcpy(&half, plane + SparseScalesAt(form) + 2 * slot, sizeof(half));
+    return static_cast<float>(static_cast<int8_t>(plane[at])) * F16ToF32(half);
+  }
+  std::memcpy(&half, plane + at, sizeof(half));
+  return form.codec == Codec::kSparseF16 ? F16ToF32(half) : BF16ToF32(half);
+}
+
 // A whole plane: K as [dim][64], V as [64][dim].
-inline std::vector<float> Expand(Codec codec, const uint8_t* plane, size_t dim, bool keys) {
+inline std::vector<float> Expand(PlaneForm form, const uint8_t* plane, size_t dim, bool keys) {
   std::vector<float> out(kPageEntries * dim);
-  for (size_t slot = 0; slot < kPageEntries; ++slot) {
-    for (size_t c = 0; c < dim; ++c) {
-      out[keys ? c * kPageEntries + slot : slot * dim + c] =
-          PlaneValue(codec, plane, dim, keys, slot, c);
+  size_t at = 0;  // the next value of a sparse plane
+  for (size_t i = 0; i < kPageEntries * dim; ++i) {
+    const size_t slot = keys ? i % kPageEntries : i / dim, c = keys ? i / kPageEntries : i % dim;
+    if (!IsSparse(form.codec)) {
+      out[i] = PlaneValue(form.codec, plane, dim, keys, slot, c);
+    } else if (SparseBit(form, plane, dim, keys, slot, c)) {
+      out[i] = SparseValue(form, plane, slot, at);
+      at += SparseValueBytes(form.codec);
     }
   }
   return out;

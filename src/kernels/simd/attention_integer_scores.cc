@@ -160,8 +160,9 @@ void Widen(const Page<Keys>& page, const uint8_t* next, int16_t* out) {
 }
 
 template <typename Keys>
-void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, size_t dim,
+void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, PlaneShape shape,
                    const uint8_t* next, float* scores, size_t stride) {
+  const size_t dim = shape.dim;
   const Page<Keys> page({plane}, plane, dim);
   if (next != nullptr) PrefetchScales(Keys::kCodec, next, dim);
   if (n <= static_cast<size_t>(kTileRows)) {

@@ -73,14 +73,14 @@ void ScoreUpTo(const float* q, size_t q_stride, size_t n, const Keys& keys, size
 }
 
 template <typename Keys>
-void Scores(const float* q, size_t q_stride, size_t n, const uint8_t* plane, size_t dim,
+void Scores(const float* q, size_t q_stride, size_t n, const uint8_t* plane, PlaneShape shape,
             const uint8_t* next, float* scores, size_t stride) {
-  const Keys keys(plane, dim);
+  const Keys keys(plane, shape);
   for (size_t r = 0; r < n;) {
     const size_t rows = NextTile(n - r);
     const auto score = next != nullptr && r == 0 ? ScoreUpTo<kTileRows, true, Keys>
                                                  : ScoreUpTo<kTileRows, false, Keys>;
-    score(q + r * q_stride, q_stride, rows, keys, dim, next, scores + r * stride, stride);
+    score(q + r * q_stride, q_stride, rows, keys, shape.dim, next, scores + r * stride, stride);
     r += rows;
   }
 }
@@ -88,11 +88,10 @@ void Scores(const float* q, size_t q_stride, size_t n, const uint8_t* plane, siz
 }  // namespace
 
 void FillScores(PlaneKernels* table) {
+  for (auto& scores : table->scores) scores = nullptr;
   table->scores[static_cast<int>(Codec::kF32)] = Scores<FloatKeys<ElementF32>>;
   table->scores[static_cast<int>(Codec::kF16)] = Scores<FloatKeys<ElementF16>>;
   table->scores[static_cast<int>(Codec::kBF16)] = Scores<FloatKeys<ElementBF16>>;
-  table->scores[static_cast<int>(Codec::kQ8)] = nullptr;
-  table->scores[static_cast<int>(Codec::kQ4)] = nullptr;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -87,19 +87,19 @@ void SumUpTo(const float* p, size_t p_stride, size_t n, const Values& values, ui
 }
 
 template <typename Values>
-void WeightedSum(const float* p, size_t p_stride, size_t n, const uint8_t* plane, size_t dim,
+void WeightedSum(const float* p, size_t p_stride, size_t n, const uint8_t* plane, PlaneShape shape,
                  size_t begin, size_t end, uint64_t live, const uint8_t* next, float* out,
                  size_t out_stride) {
   if (begin >= end) return;
   const uint64_t below_end = end < kPageEntries ? (uint64_t{1} << end) - 1 : ~uint64_t{0};
   const uint64_t slots = live & below_end & ~uint64_t{0} << begin;
   if (slots == 0) return;
-  const Values values(plane, dim);
+  const Values values(plane, shape);
   for (size_t r = 0; r < n;) {
     const size_t rows = NextTile(n - r);
     const auto sum = next != nullptr && r == 0 ? SumUpTo<kTileRows, true, Values>
                                                : SumUpTo<kTileRows, false, Values>;
-    sum(p + r * p_stride, p_stride, rows, values, slots, dim, next, out + r * out_stride,
+    sum(p + r * p_stride, p_stride, rows, values, slots, shape.dim, next, out + r * out_stride,
         out_stride);
     r += rows;
   }
@@ -108,6 +108,7 @@ void WeightedSum(const float* p, size_t p_stride, size_t n, const uint8_t* plane
 }  // namespace
 
 void FillWeightedSums(PlaneKernels* table) {
+  for (auto& sum : table->weighted_sum) sum = nullptr;
   table->weighted_sum[static_cast<int>(Codec::kF32)] = WeightedSum<FloatValues<ElementF32>>;
   table->weighted_sum[static_cast<int>(Codec::kF16)] = WeightedSum<FloatValues<ElementF16>>;
   table->weighted_sum[static_cast<int>(Codec::kBF16)] = WeightedSum<FloatValues<ElementBF16>>;

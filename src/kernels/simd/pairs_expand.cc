@@ -36,7 +36,8 @@ inline void PrefetchPair(const uint8_t* next, size_t i, size_t row) {
 }
 
 template <typename E>
-void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* out) {
+void ExpandK(const uint8_t* plane, PlaneShape shape, const uint8_t* next, uint32_t* out) {
+  const size_t dim = shape.dim;
   const PlaneKeys<E> keys(plane, dim);
   for (size_t i = 0; i < PairedDim(dim); ++i) {
     PrefetchPair<8 * sizeof(typename E::T)>(next, i, kPageEntries);
@@ -48,8 +49,9 @@ void ExpandK(const uint8_t* plane, size_t dim, const uint8_t* next, uint32_t* ou
 }
 
 template <typename Values>
-bool ExpandV(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen, const uint8_t* next,
-             uint32_t* out) {
+bool ExpandV(const uint8_t* plane, PlaneShape shape, uint64_t live, uint64_t seen,
+             const uint8_t* next, uint32_t* out) {
+  const size_t dim = shape.dim;
   const Values values(plane, dim, live, seen);
   if (next != nullptr) Values::PrefetchRest(next, dim);
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);

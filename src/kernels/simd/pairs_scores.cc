@@ -83,10 +83,10 @@ void Scores(const uint32_t* q, size_t q_stride, size_t n, const uint32_t* k, siz
 }
 
 template <typename E>
-void ScoresInPlace(const uint32_t* q, size_t q_stride, size_t n, const uint8_t* plane, size_t dim,
-                   const uint8_t* next, float* scores, size_t stride) {
-  ScoreTiles<12>(q, q_stride, n, PlaneKeys<E>(plane, dim), dim, next == nullptr ? plane : next,
-                 scores, stride);
+void ScoresInPlace(const uint32_t* q, size_t q_stride, size_t n, const uint8_t* plane,
+                   PlaneShape shape, const uint8_t* next, float* scores, size_t stride) {
+  ScoreTiles<12>(q, q_stride, n, PlaneKeys<E>(plane, shape.dim), shape.dim,
+                 next == nullptr ? plane : next, scores, stride);
 }
 
 }  // namespace

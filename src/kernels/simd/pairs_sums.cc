@@ -100,8 +100,10 @@ void Sums(const uint32_t* p, size_t p_stride, size_t n, const uint32_t* v, size_
 }
 
 template <typename Values>
-void SumsInPlace(const uint32_t* p, size_t p_stride, size_t n, const uint8_t* plane, size_t dim,
-                 uint64_t live, uint64_t seen, const uint8_t* next, float* out, size_t out_stride) {
+void SumsInPlace(const uint32_t* p, size_t p_stride, size_t n, const uint8_t* plane,
+                 PlaneShape shape, uint64_t live, uint64_t seen, const uint8_t* next, float* out,
+                 size_t out_stride) {
+  const size_t dim = shape.dim;
   if (next != nullptr) Values::PrefetchRest(next, dim);
   SumTiles<12>(p, p_stride, n, Values(plane, dim, live, seen), dim, next == nullptr ? plane : next,
                out, out_stride);

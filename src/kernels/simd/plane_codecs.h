@@ -51,7 +51,7 @@ struct FloatKeys {
   static constexpr size_t kBlock = ~size_t{0};             // channels a tile serves: all
   const typename E::T* data;
 
-  FloatKeys(const uint8_t* plane, size_t dim)
+  FloatKeys(const uint8_t* plane, PlaneShape)
       : data(reinterpret_cast<const typename E::T*>(plane)) {}
   template <int V>
   struct Tile {
@@ -71,8 +71,8 @@ struct FloatValues {
   const typename E::T* data;
   size_t dim;
 
-  FloatValues(const uint8_t* plane, size_t dim)
-      : data(reinterpret_cast<const typename E::T*>(plane)), dim(dim) {}
+  FloatValues(const uint8_t* plane, PlaneShape shape)
+      : data(reinterpret_cast<const typename E::T*>(plane)), dim(shape.dim) {}
   F32 Load(size_t e, size_t c, int v) const { return E::Load(data + e * dim + c + 8 * v); }
 };
 
@@ -97,11 +97,11 @@ struct Q8Values {
   size_t row, blocks;
   BlockFactors scale;
 
-  Q8Values(const uint8_t* plane, size_t dim)
+  Q8Values(const uint8_t* plane, PlaneShape shape)
       : data(reinterpret_cast<const int8_t*>(plane)),
-        row(PaddedChannels(dim)),
-        blocks(CodecBlocks(dim)),
-        scale(plane + ScalesAt(Codec::kQ8, dim), blocks) {}
+        row(PaddedChannels(shape.dim)),
+        blocks(CodecBlocks(shape.dim)),
+        scale(plane + ScalesAt(Codec::kQ8, shape.dim), blocks) {}
   F32 Load(size_t e, size_t c, int v) const {
     const size_t block = c / kCodecBlock + static_cast<size_t>(v) / 4;
     return Mul(LoadI8(data + e * row + c + 8 * v), Set(scale.value[e * blocks + block]));
@@ -115,12 +115,12 @@ struct Q4Values {
   size_t row, blocks;
   BlockFactors scale, min;
 
-  Q4Values(const uint8_t* plane, size_t dim)
+  Q4Values(const uint8_t* plane, PlaneShape shape)
       : data(plane),
-        row(PaddedChannels(dim) / 2),
-        blocks(CodecBlocks(dim)),
-        scale(plane + ScalesAt(Codec::kQ4, dim), blocks),
-        min(plane + MinimaAt(dim), blocks) {}
+        row(PaddedChannels(shape.dim) / 2),
+        blocks(CodecBlocks(shape.dim)),
+        scale(plane + ScalesAt(Codec::kQ4, shape.dim), blocks),
+        min(plane + MinimaAt(shape.dim), blocks) {}
   F32 Load(size_t e, size_t c, int v) const {
     const size_t at = e * blocks + c / kCodecBlock + static_cast<size_t>(v) / 4;
     const F32 q = ToF32(LoadNibbles(data + e * row + c / 2 + 4 * v));
@@ -164,6 +164,7 @@ inline void PrefetchScales(Codec codec, const uint8_t* next, size_t dim) {
 
 // What each source adds to the table.
 void FillQuantized(PlaneKernels* table);
+void FillSparse(PlaneKernels* table);
 void FillScores(PlaneKernels* table);
 void FillIntegerScores(PlaneKernels* table);
 void FillWeightedSums(PlaneKernels* table);

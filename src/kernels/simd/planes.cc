@@ -56,9 +56,9 @@ void EncodeK(const float* rows, size_t stride, size_t n, size_t dim, size_t slot
 
 // Both layouts are 64 * dim elements in order, a multiple of eight.
 template <typename E>
-void Expand(const uint8_t* plane, size_t dim, float* out) {
+void Expand(const uint8_t* plane, PlaneShape shape, float* out) {
   const typename E::T* in = reinterpret_cast<const typename E::T*>(plane);
-  for (size_t i = 0; i < kPageEntries * dim; i += kLanes) Store(E::Load(in + i), out + i);
+  for (size_t i = 0; i < kPageEntries * shape.dim; i += kLanes) Store(E::Load(in + i), out + i);
 }
 
 void KeyInverseNorms(const float* k, size_t dim, uint64_t live, float* inverse) {
@@ -114,6 +114,7 @@ void FillPlanes(PlaneKernels* table) {
   table->expand_k[kF16] = table->expand_v[kF16] = Expand<ElementF16>;
   table->expand_k[kBF16] = table->expand_v[kBF16] = Expand<ElementBF16>;
   FillQuantized(table);
+  FillSparse(table);
   FillScores(table);
   FillIntegerScores(table);
   FillWeightedSums(table);

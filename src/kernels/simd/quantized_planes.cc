@@ -124,8 +124,9 @@ void EncodeK(const float* rows, size_t stride, size_t n, size_t dim, size_t slot
 }
 
 template <typename Values>
-void ExpandV(const uint8_t* plane, size_t dim, float* out) {
-  const Values values(plane, dim);
+void ExpandV(const uint8_t* plane, PlaneShape shape, float* out) {
+  const Values values(plane, shape);
+  const size_t dim = shape.dim;
   for (size_t e = 0; e < kPageEntries; ++e) {
     size_t c = 0;
     for (; c + kLanes <= dim; c += kLanes) Store(values.Load(e, c, 0), out + e * dim + c);
@@ -147,7 +148,8 @@ inline F32 Channel(const Q4&, U32 quad, size_t i) {
 }
 
 template <typename Q>
-void ExpandK(const uint8_t* plane, size_t dim, float* out) {
+void ExpandK(const uint8_t* plane, PlaneShape shape, float* out) {
+  const size_t dim = shape.dim;
   constexpr size_t kStep = 2 * Q::kChannels;
   const uint16_t* scales = reinterpret_cast<const uint16_t*>(plane + ScalesAt(Q::kCodec, dim));
   const uint16_t* minima = scales + kPageEntries * CodecBlocks(dim);  // q4 alone has them

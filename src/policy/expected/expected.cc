@@ -128,7 +128,7 @@ void ExpectedScorer::Exponents(const ScoredLane& lane, const Moments& turned,
     const PageView& page = lane.view.pages[p];
     if (page.live == 0) continue;
     const float* const k = scratch->plane.data();
-    kernels.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, scratch->plane.data());
+    kernels.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim), scratch->plane.data());
     kernels.key_dots(k, dim, turned.mean.data(), scratch->dots.data());
     if (params_.covariance) {
       // Row a of the product: sum over channels c of S'[a][c] k[c].
@@ -180,8 +180,8 @@ float ExpectedScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
     const PageView& page = lane.view.pages[p];
     if (page.live == 0) continue;
     CHECK(page.v != nullptr);
-    lane.kernels->planes.expand_v[static_cast<size_t>(page.v_codec)](page.v, dim,
-                                                                     scratch->plane.data());
+    lane.kernels->planes.expand_v[page.v_form.index()](page.v, page.v_form.Shape(dim),
+                                                       scratch->plane.data());
     for (uint64_t live = page.live; live != 0; live &= live - 1, ++i) {
       const float* const v =
           scratch->plane.data() + static_cast<size_t>(std::countr_zero(live)) * dim;

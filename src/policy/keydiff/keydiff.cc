@@ -90,7 +90,7 @@ float KeyDiffScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
   float* const plane = scratch->plane.data();
   const auto expand = [&](const PageView& page) {
     CHECK(page.k != nullptr);
-    kernels.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, plane);
+    kernels.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim), plane);
     if (without_bias_.n_heads > 0) SubtractBias(lane, page, plane);
   };
 

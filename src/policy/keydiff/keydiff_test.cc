@@ -224,7 +224,7 @@ TEST_P(KeyDiffTest, ScoresRowsAsTheirCodecReturnsThem) {
       page.live = filled == 64 ? ~uint64_t{0} : (uint64_t{1} << filled) - 1;
       page.base = begin;
       page.filled = static_cast<uint8_t>(filled);
-      page.k_codec = page.v_codec = codec;
+      page.k_form = page.v_form = codec;
       pages.push_back(page);
     }
     for (size_t i = 0; i < pages.size(); ++i) pages[i].k = planes[i].data();

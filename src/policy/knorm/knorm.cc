@@ -51,7 +51,7 @@ float KnormScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
     const PageView& page = lane.view.pages[p];
     if (page.live == 0) continue;
     CHECK(page.k != nullptr);
-    kernels.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim, scratch->plane.data());
+    kernels.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim), scratch->plane.data());
     kernels.key_inverse_norms(scratch->plane.data(), dim, page.live, scratch->inverse.data());
     for (uint64_t live = page.live; live != 0; live &= live - 1) {
       const float inverse = scratch->inverse[static_cast<size_t>(std::countr_zero(live))];

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -84,7 +85,7 @@ void QuestState::Select(const LayerQueries& query, std::span<LaneView> lanes) {
   CHECK(query.rows.count == 1 && lanes.size() == shape_.n_kv_heads);
   if (!chose_) {
     heads_.resize(lanes.size());
-    for (Head& head : heads_) head.n_hidden = head.bytes_hidden = head.bytes_bounds = 0;
+    for (Head& head : heads_) head.n_lanes = head.n_hidden = head.bytes = 0;
     chose_ = true;
   }
   const uint32_t n_parts = query.first_position / params_.part + 1;
@@ -128,16 +129,16 @@ LaneView QuestState::Choose(const LayerQueries& query, uint32_t head, const Lane
       page.live &= ~(of_part << (*hidden % per_page * params_.part));
       read.n_entries -= params_.part;
     }
-    if (page.live == 0) {
-      into->bytes_hidden += PlaneBytes(page.k_codec, dim);
-    } else {
-      into->pages.push_back(page);
-    }
+    if (page.live == 0) continue;
+    into->pages.push_back(page);
+    const auto n_read = static_cast<uint64_t>(std::popcount(page.live));
+    into->bytes += (page.filled * PlaneBytes(page.k_form, dim) +
+                    n_read * PlaneBytes(page.v_form, dim)) /
+                   kPageEntries;
   }
-  const uint64_t n_hidden = lane.n_entries - read.n_entries;
-  into->n_hidden += n_hidden;
-  into->bytes_hidden += n_hidden * PlaneBytes(shape_.v_codec, dim) / kPageEntries;
-  into->bytes_bounds += own * bounds_.part_bytes();
+  ++into->n_lanes;
+  into->n_hidden += lane.n_entries - read.n_entries;
+  into->bytes += own * bounds_.part_bytes();
   read.pages = into->pages.data();
   read.n_pages = static_cast<uint32_t>(into->pages.size());
   return read;
@@ -146,13 +147,14 @@ LaneView QuestState::Choose(const LayerQueries& query, uint32_t head, const Lane
 void QuestState::Observe(const Progress& after, const KvView& view, Workers* workers, Plan* plan) {
   reads_.reset();
   if (chose_) {
-    const LaneShape& shape = view.shape();
-    reads_ = PassReads{.bytes = shape.lanes() * after.position * shape.EntryBytes()};
+    reads_.emplace();
+    uint64_t whole = shape_.lanes();
     for (const Head& head : heads_) {
       reads_->hidden += head.n_hidden;
-      reads_->bytes += head.bytes_bounds;
-      reads_->bytes -= head.bytes_hidden;
+      reads_->bytes += head.bytes;
+      whole -= head.n_lanes;
     }
+    reads_->bytes += whole * after.position * shape_.EntryBytes();
     chose_ = false;
   }
   const uint32_t from = bounds_.n_parts();

@@ -80,8 +80,8 @@ class QuestState final : public PolicyState {
     std::vector<uint8_t> own;
     std::vector<uint32_t> candidates, hidden;
     std::vector<PageView> pages;
-    // Of the pass: entries and bytes left out, bytes of bounds read.
-    uint64_t n_hidden = 0, bytes_hidden = 0, bytes_bounds = 0;
+    // Of the pass: lanes judged, entries of them left out, bytes of them read.
+    uint64_t n_lanes = 0, n_hidden = 0, bytes = 0;
   };
   LaneView Choose(const LayerQueries& query, uint32_t head, const LaneView& lane, Head* into) const;
 

@@ -132,8 +132,8 @@ void RkvScorer::Redundancy(const ScoredLane& lane, ScorerScratch* scratch,
   for (uint32_t p = 0; p < lane.view.n_pages; ++p) {
     const PageView& page = lane.view.pages[p];
     if (page.live == 0) continue;
-    lane.kernels->planes.expand_k[static_cast<size_t>(page.k_codec)](page.k, dim,
-                                                                     scratch->plane.data());
+    lane.kernels->planes.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim),
+                                                       scratch->plane.data());
     lane.kernels->planes.key_inverse_norms(scratch->plane.data(), dim, page.live,
                                            scratch->inverse.data());
     for (uint64_t live = page.live; live != 0; live &= live - 1, ++i) {

@@ -1,0 +1,31 @@
+// Sparse planes as a whole (kernels/plane.h): whether bytes from outside are one, and moving rows.
+// What attention and packing do with them is in the tables of kernels (plane_kernels.h).
+//
+// Cost     Both walk a plane's bits one by one: tens of microseconds per plane.
+// Threads  Pure functions of their arguments.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/plane.h"
+
+namespace kvasir {
+
+// What is wrong with the bytes of a sparse K plane (keys) or V plane, or null: every row has
+// exactly form.keep bits, bits beyond `dim` are clear, scales are not negative and not infinite
+// (NaN marks a row that int8 could not hold), integers lie within +-127. Kernels may read a plane
+// that passed, and no other. CHECKs that `plane` has PlaneBytes.
+const char* CheckPlane(PlaneForm form, size_t dim, bool keys, std::span<const uint8_t> plane);
+
+struct SparseRow {
+  const uint8_t* plane;
+  uint32_t slot;
+};
+
+// Makes a plane at `out` of up to 64 rows of planes of the same form, in slots 0, 1, ...: values
+// move as they are. Slots behind them become rows of zeros. `out` may be one of the planes read.
+void TakeRows(PlaneForm form, size_t dim, bool keys, std::span<const SparseRow> rows, uint8_t* out);
+
+}  // namespace kvasir
