@@ -303,17 +303,16 @@ TEST(Retention, AnswersOfRowsThatChoseWhatToReadAreNotShared) {
 }
 
 class TurnTest : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Policies, TurnTest,
-                         ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
-                                           "tova:budget=40,block=16", "snapkv:budget=30,window=8",
-                                           "snapkv:budget=30,window=8,every=12",
-                                           "pyramidkv:budget=30,window=8",
-                                           "adakv:budget=30,window=8,floor=0,every=7",
-                                           "expected:budget=30,every=12,window=8",
-                                           "rkv:budget=24,buffer=12", "rpc:every=12,window=6",
-                                           "rpc:every=12,window=6,heads=group",
-                                           "quest:budget=12,part=4,skip=0"),
-                         SpecName);
+INSTANTIATE_TEST_SUITE_P(
+    Policies, TurnTest,
+    ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
+                      "tova:budget=40,block=16", "snapkv:budget=30,window=8",
+                      "snapkv:budget=30,window=8,every=12", "pyramidkv:budget=30,window=8",
+                      "adakv:budget=30,window=8,floor=0,every=7",
+                      "expected:budget=30,every=12,window=8", "rkv:budget=24,buffer=12",
+                      "rpc:every=12,window=6", "rpc:every=12,window=6,heads=group",
+                      "rpc:every=12,window=6,turn=continue", "quest:budget=12,part=4,skip=0"),
+    SpecName);
 
 // Turns of a conversation and forks of what is kept, within what was granted, side by side with
 // others: the integrity checks see every page.
@@ -403,6 +402,23 @@ TEST(Retention, WhoAsksForNoEvidencePaysNothing) {
     }
     EXPECT_EQ(tiny.model.with_sink, 0u) << policy;
     EXPECT_EQ(tiny.model.query_rows, 0u) << policy;
+  }
+}
+
+// Moments of all queries are for a prompt's end: where no other follows, an answer adds none.
+TEST(Retention, AnswersThatNobodyGoesOnFromAddNoMoments) {
+  for (const bool kept : {false, true}) {
+    for (const char* every : {"0", "12"}) {
+      Tiny tiny(fmt::format("expected:budget=40,window=8,every={}", every).c_str());
+      Request request = Greedy(RandomTokens(100, 40, 1), 30);
+      request.keep_state = kept;
+      const auto result = tiny.Start(std::move(request));
+      tiny.engine.RunUntilIdle();
+      EXPECT_GT((*result)->entries_dropped, 0u);
+      // With further selections the last rows are recorded, not summed.
+      EXPECT_EQ(tiny.model.query_rows, !kept && *every == '0' ? 100u : 129u);
+      (*result)->state.reset();
+    }
   }
 }
 

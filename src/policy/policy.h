@@ -76,6 +76,7 @@ struct Traits {
 struct SequenceInfo {
   LaneShape shape;
   std::vector<PositionSpan> pinned;  // spans that must stay
+  bool one_turn = false;             // no prompt follows behind what is generated
 };
 
 // Query rows of consecutive positions in one layer, [n_heads * head_dim] each, as attention uses
