@@ -49,6 +49,7 @@ class SpeedRuns::Sequences {
     done.reserve(test.parallel);
     std::vector<Request> requests;
     for (uint32_t i = 0; i < test.parallel; ++i) requests.push_back(RequestOf(test, i));
+    const double policy_before = engine_.stats().policy_seconds;
     const auto start = Clock::now();
     for (Request& request : requests) {
       request.on_done = [&done](Generation g) { done.push_back(std::move(g)); };
@@ -59,6 +60,7 @@ class SpeedRuns::Sequences {
     Check(test, done);
     if (result == nullptr) return;
     result->seconds.push_back(seconds);
+    result->policy_seconds.push_back(engine_.stats().policy_seconds - policy_before);
     Account(test, done, before, result);
   }
 

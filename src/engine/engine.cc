@@ -17,6 +17,19 @@ double Milliseconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double, std::milli>(d).count();
 }
 
+// Adds the time of its life to a counter of seconds.
+class Timer {
+ public:
+  explicit Timer(double* seconds) : seconds_(seconds) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() { *seconds_ += Milliseconds(std::chrono::steady_clock::now() - start_) / 1000; }
+
+ private:
+  double* const seconds_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 std::string_view Name(StopReason reason) {
@@ -158,11 +171,13 @@ void Engine::Forward(std::span<Sequence* const> members, std::span<Segment> segm
     segments[i].chooses = policy->Selects({s.position(), s.prompt_end});
     if (segments[i].query_rows > 0) {
       query_sink = [&](size_t of, uint32_t layer, Rows queries) {
+        const Timer timer(&stats_.policy_seconds);
         members[of]->state->policy->TakeQueries(last(of, layer, queries));
       };
     }
     if (segments[i].chooses) {
       view_sink = [&](size_t of, uint32_t layer, Rows queries, std::span<LaneView> lanes) {
+        const Timer timer(&stats_.policy_seconds);
         members[of]->state->policy->Select(last(of, layer, queries), lanes);
       };
     }
@@ -179,11 +194,17 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
     if (s.request.track) Track(s, /*after_commit=*/true);
     return;
   }
-  plan_.Clear();
-  state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
-                        &workers_, &plan_);
+  {
+    const Timer timer(&stats_.policy_seconds);
+    plan_.Clear();
+    state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
+                          &workers_, &plan_);
+  }
   if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
-  if (!plan_.empty()) store_.Commit(state.lanes, plan_);
+  if (!plan_.empty()) {
+    const Timer timer(&stats_.policy_seconds);
+    store_.Commit(state.lanes, plan_);
+  }
   if (!plan_.drops.empty()) GiveBack(s);
   if (s.request.track) Track(s, /*after_commit=*/true);
   if (s.publishes) PublishBlock(s);

@@ -149,8 +149,9 @@ struct EngineStats {
   uint64_t snapshot_bytes = 0;  // given back before anybody is refused
   uint64_t n_parked = 0;        // times a sequence was parked
   uint64_t n_steps = 0;
-  uint32_t step_rows = 0;   // of the last pass
-  double step_seconds = 0;  // likewise
+  uint32_t step_rows = 0;     // of the last pass
+  double step_seconds = 0;    // likewise
+  double policy_seconds = 0;  // of policies: what they recorded, scored and chose, commits included
 };
 
 // One line of the ledger for each sequence that runs.
