@@ -23,7 +23,7 @@ class MeasureSpeedTest : public ::testing::Test {
   Engine& Start(uint64_t kv_memory, const std::string& policy = "") {
     EngineOptions options;
     options.kv_memory = kv_memory;
-    options.k_form = options.v_form = Codec::kF32;
+    options.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     options.chunk = 32;
     options.policy = policy;
     engine_ = std::make_unique<Engine>(model_, &tokenizer_, BestKernels(), workers_, options);

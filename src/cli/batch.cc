@@ -167,7 +167,7 @@ class Batch {
     use_.entries_kept += generation.entries;
     use_.entries_dropped += generation.entries_dropped;
     // The last token was sampled and never read, unless an end token was.
-    const LaneShape shape = session_.model().MainLanes(session_.codecs().k, session_.codecs().v);
+    const LaneShape shape = session_.model().MainLanes(session_.encoding());
     use_.positions += (generation.entries + generation.entries_dropped) / shape.lanes();
     Answer(line, 200,
            ApiResponse(body, {IdOf(line), session_.opened().name(), created_s_, {}, {}}, {},

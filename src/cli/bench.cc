@@ -81,12 +81,12 @@ bench::ModelSize SizeOf(const Model& model) {
           .vocab_size = config.vocab_size};
 }
 
-// Under llama.cpp's name for the nearest type.
-std::string TypeName(Codec codec) {
+// Under llama.cpp's name for the nearest type, where there is one.
+std::string TypeName(Codec codec, std::string name) {
   for (const CodecName& known : AllCodecs()) {
-    if (known.codec == codec) return std::string(known.llama);
+    if (known.codec == codec && known.name == name) return std::string(known.llama);
   }
-  return std::string(Name(codec));
+  return name;
 }
 
 bench::SpeedSetting SettingOf(const Arguments& args, Session& session) {
@@ -114,9 +114,10 @@ bench::SpeedSetting SettingOf(const Arguments& args, Session& session) {
   const EngineOptions& options = session.engine().options();
   setting.batch = options.step_tokens;
   setting.chunk = options.chunk;
-  setting.type_k = TypeName(session.codecs().k.codec);
-  setting.type_v = TypeName(session.codecs().v.codec);
-  setting.codec = Name(session.codecs());
+  const Encoding& encoding = session.encoding();
+  setting.type_k = TypeName(encoding.k, KeysName(encoding));
+  setting.type_v = TypeName(encoding.v, ValuesName(encoding));
+  setting.codec = Name(encoding);
   if (session.engine().policy()) setting.policy = session.engine().policy()->Spec();
   std::string label;
   if (values.Has("kv-policy")) label = setting.policy_text = values.Text("kv-policy");

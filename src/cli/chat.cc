@@ -81,7 +81,7 @@ class Conversation {
         FormatSize(ledger.bytes), FormatSize(ledger.budget_bytes), FormatSize(ledger.bytes_peak),
         state_ ? state_->tokens.size() : 0, ledger.entries, dropped,
         session_.engine().policy() ? session_.engine().policy()->Spec() : "none",
-        Name(session_.codecs())));
+        Name(session_.encoding())));
   }
 
  private:

@@ -1,4 +1,4 @@
-// Codecs of KV planes by name, for flags and for printing.
+// Encodings of KV planes by name, for flags and for printing.
 #pragma once
 
 #include <span>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/options.h"
-#include "kernels/plane.h"
+#include "kv/encoding.h"
 
 namespace kvasir {
 
@@ -16,17 +16,25 @@ struct CodecName {
   std::string_view name;   // "q8"
   std::string_view llama;  // llama.cpp's name for the nearest type: "q8_0"
 };
+// Those that rows can be appended in.
 std::span<const CodecName> AllCodecs();
 std::string_view Name(Codec codec);
 
-struct CodecPair {
-  PlaneForm k, v;
-  bool operator==(const CodecPair&) const = default;
-};
-std::string Name(CodecPair pair);  // "q8", or "k=f16,v=q8"
+// "q8", "k=f16,v=q8", "mustafar:sparsity=0.7", "k=mustafar:keep=40,v=q4:recent=32"; what covers
+// some layers alone follows the rest with a plus.
+std::string Name(const Encoding& encoding);
+// The keys' or the values' alone.
+std::string KeysName(const Encoding& encoding);
+std::string ValuesName(const Encoding& encoding);
 
-// From --kv-codec, -ctk and -ctv; `otherwise` for a side that none of them names. Errors: kUsage
-// (an unknown codec with the list, a side named twice).
-CodecPair ParseCodecs(const Arguments& args, Codec otherwise);
+// From --kv-codec, -ctk and -ctv; `otherwise` for what none of them names. What depends on the
+// model is checked by EncodedLanes. Errors: kUsage (an unknown codec with the list, planes named
+// twice, values outside their limits, options that exclude each other).
+Encoding ParseCodecs(const Arguments& args, Codec otherwise);
+// From values of --kv-codec alone.
+Encoding ParseEncoding(const std::vector<std::string>& specs, Codec otherwise);
+
+// What mustafar takes, for help.
+std::span<const Option> MustafarOptions();
 
 }  // namespace kvasir

@@ -20,6 +20,16 @@ std::vector<std::string> AbsentTargets() {
   return absent;
 }
 
+std::vector<std::string> Codecs() {
+  std::vector<std::string> names;
+  for (const CodecName& codec : AllCodecs()) names.emplace_back(codec.name);
+  names.emplace_back("mustafar");
+  return names;
+}
+
+// Expanding sparse rows has instructions of its own on AVX-512 alone.
+bool SparseIsSlow(const Kernels& kernels) { return std::string_view(kernels.target) != "avx512"; }
+
 uint64_t ScratchBytes(const Arguments& args, const Kernels& kernels) {
   if (!args.Given("model")) return 0;
   OpenedModel opened(args);
@@ -42,6 +52,8 @@ void DoctorVerb(const Arguments& args) {
   if (output.json()) {
     const nlohmann::ordered_json document = {
         {"simd", {{"chosen", kernels.target}, {"present", present}, {"absent", absent}}},
+        {"codecs", Codecs()},
+        {"sparse_is_slow", SparseIsSlow(kernels)},
         {"cores", Workers::AvailableCores()},
         {"memory_bytes", TotalMemory()},
         {"memory_available_bytes", AvailableMemory()},
@@ -60,6 +72,10 @@ void DoctorVerb(const Arguments& args) {
   row("SIMD target", fmt::format("{} (of {})", kernels.target, fmt::join(present, ", ")));
   if (!absent.empty()) {
     row("", fmt::format("{} built, but this processor lacks it", fmt::join(absent, ", ")));
+  }
+  row("KV codecs", fmt::format("{}", fmt::join(Codecs(), ", ")));
+  if (SparseIsSlow(kernels)) {
+    row("", "mustafar saves memory here, and takes more time than dense codecs");
   }
   row("cores", std::to_string(Workers::AvailableCores()));
   row("memory",

@@ -205,7 +205,7 @@ class Evaluation {
       try {
         MakePolicy(options.policy,
                    {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
-                    .shape = ShapeOf(config, {c.k_form, c.v_form}),
+                    .shape = LanesOf(config, c.encoding),
                     .facts = FactsOf(config)});
       } catch (const Error& error) {
         throw Error(error.code(), fmt::format("case {}: {}", c.label, error.what()));
@@ -408,7 +408,7 @@ class Evaluation {
                                  .tokens = static_cast<uint64_t>(std::llround(answer.generated))});
     }
     EvalCase canonical = c;
-    const LaneShape shape = ShapeOf(opened_.file().config(), {c.k_form, c.v_form});
+    const LaneShape shape = LanesOf(opened_.file().config(), c.encoding);
     if (const auto policy = MakePolicy(c.policy, {.memory_bytes = c.kv_memory.value_or(0),
                                                   .shape = shape,
                                                   .facts = FactsOf(opened_.file().config())})) {

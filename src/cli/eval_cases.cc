@@ -17,10 +17,9 @@ bool IsCaseFlag(std::string_view name) {
   return std::find(std::begin(kCaseFlags), std::end(kCaseFlags), name) != std::end(kCaseFlags);
 }
 
-void SetCodecs(CodecPair codecs, EvalCase* c) {
-  c->k_form = codecs.k;
-  c->v_form = codecs.v;
-  c->codec = Name(codecs);
+void SetEncoding(const Encoding& encoding, EvalCase* c) {
+  c->encoding = encoding;
+  c->codec = Name(encoding);
 }
 
 // A case of flags that were parsed alone, or of the plain ones among all.
@@ -28,7 +27,7 @@ EvalCase CaseFrom(const Arguments& flags, Codec otherwise) {
   EvalCase c;
   if (flags.Given("kv-policy")) c.policy = flags.values().Text("kv-policy");
   if (flags.Given("kv-memory")) c.kv_memory = flags.values().Size("kv-memory");
-  SetCodecs(ParseCodecs(flags, otherwise), &c);
+  SetEncoding(ParseCodecs(flags, otherwise), &c);
   return c;
 }
 
@@ -72,10 +71,10 @@ EvalCase PlainCase(const Arguments& args, Codec otherwise) {
 std::vector<EvalCase> EvalCases(const Arguments& args) {
   const Codec otherwise = args.values().Text("compute") == "f32" ? Codec::kF32 : Codec::kF16;
   EvalCase dense{.label = "dense", .reference = true};
-  SetCodecs({otherwise, otherwise}, &dense);
+  SetEncoding({otherwise, otherwise}, &dense);
   if (args.Given("reference")) {
     const Codec codec = args.values().Text("reference") == "f32" ? Codec::kF32 : Codec::kF16;
-    SetCodecs({codec, codec}, &dense);
+    SetEncoding({codec, codec}, &dense);
   }
   std::vector<EvalCase> cases = {dense};
   if (std::any_of(std::begin(kCaseFlags), std::end(kCaseFlags),

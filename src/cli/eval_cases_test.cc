@@ -38,7 +38,7 @@ TEST(EvalCases, BeginWithDense) {
   EXPECT_EQ(cases[0].policy, "none");
   EXPECT_EQ(cases[0].codec, "f16");
   EXPECT_EQ(Cases({"--compute", "f32"})[0].codec, "f32");
-  EXPECT_EQ(Cases({"--reference", "f32"})[0].k_form, Codec::kF32);
+  EXPECT_EQ(Cases({"--reference", "f32"})[0].encoding.k, Codec::kF32);
 }
 
 TEST(EvalCases, ComeFromCaseFlags) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/codec.h"
 #include "format/quote.h"
 #include "kernels/table.h"
 #include "policy/policy.h"
@@ -64,6 +65,17 @@ std::string PolicyHelp(const Traits& traits) {
   return text;
 }
 
+std::string MustafarHelp() {
+  std::string text =
+      "--kv-codec mustafar:key=value,...   (also: bitmap-sparse)\n\n"
+      "Of every key and value that has left a window of recent tokens the elements of largest "
+      "magnitude stay.\nMay be given for keys, values and ranges of layers apart.\n\nKeys:\n";
+  for (const Option& option : MustafarOptions()) {
+    text += Row(std::string(option.name), fmt::format("{}{}", option.help, Limits(option)));
+  }
+  return text;
+}
+
 std::string PoliciesHelp() {
   std::string text =
       "Policies for --kv-policy NAME:key=value,... (kvasir help NAME lists the keys):\n";
@@ -82,7 +94,7 @@ std::string VersionText() {
 std::string GeneralHelp() {
   std::string text = "Usage: kvasir VERB [flags]\n\nVerbs:\n";
   for (const CliVerb& verb : AllVerbs()) text += Row(std::string(verb.name), verb.summary);
-  text += Row("help TOPIC", "a verb's flags, policies, or one policy's keys");
+  text += Row("help TOPIC", "a verb's flags, policies, one policy's keys, or mustafar's");
   text += "\nkvasir --version prints the version.\n";
   return text;
 }
@@ -104,7 +116,8 @@ std::string VerbHelp(const CliVerb& verb) {
 
 std::string TopicHelp(std::string_view topic) {
   if (topic == "policies") return PoliciesHelp();
-  std::vector<std::string_view> topics = {"policies"};
+  if (topic == "mustafar") return MustafarHelp();
+  std::vector<std::string_view> topics = {"policies", "mustafar"};
   for (const CliVerb& verb : AllVerbs()) {
     if (verb.name == topic) return VerbHelp(verb);
   }

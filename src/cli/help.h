@@ -10,7 +10,7 @@ namespace kvasir {
 
 std::string GeneralHelp();
 std::string VerbHelp(const CliVerb& verb);
-// A verb, "policies", or the name of a policy. Errors: kUsage with the nearest topic.
+// A verb, "policies", the name of a policy, or "mustafar". Errors: kUsage with the nearest topic.
 std::string TopicHelp(std::string_view topic);
 std::string VersionText();
 

@@ -197,13 +197,14 @@ void Inspection::AddShape(ordered_json* report) const {
                         {"tied_embeddings", c.tied_embeddings}};
   (*report)["context"] = c.context_length;
   ordered_json bytes = ordered_json::object();
-  for (const CodecName& row : AllCodecs()) {
-    const LaneShape shape = {.n_layers = c.n_layers,
-                             .n_kv_heads = c.n_kv_heads,
-                             .head_dim = c.head_dim,
-                             .k_form = row.codec,
-                             .v_form = row.codec};
-    bytes[std::string(row.name)] = shape.lanes() * shape.EntryBytes();
+  const auto add = [&](const Encoding& encoding) {
+    const LaneShape shape = LanesOf(c, encoding);
+    bytes[Name(encoding)] = shape.lanes() * shape.EntryBytes();
+  };
+  for (const CodecName& row : AllCodecs()) add({.k = row.codec, .v = row.codec});
+  // Behind the window.
+  for (const char* sparsity : {"0.5", "0.7"}) {
+    add(ParseEncoding({fmt::format("mustafar:sparsity={}", sparsity)}, Codec::kF16));
   }
   (*report)["kv_bytes_per_token"] = std::move(bytes);
 }

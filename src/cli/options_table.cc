@@ -270,8 +270,9 @@ constexpr CliOption kOptions[] = {
      {},
      "N|whole"},
     {{.name = "kv-codec",
-      .help = "how entries are stored: f32 f16 bf16 q8 q4, for one side alone with "
-              ":for=k or :for=v; may be given several times (default f16)"},
+      .help = "how entries are stored: f32 f16 bf16 q8 q4, or mustafar:key=value,... (kvasir help "
+              "mustafar); for one side alone with :for=k or :for=v, for some layers with "
+              ":layers=A-B; may be given several times (default f16)"},
      kModelVerbs,
      {},
      "kv-cache-dtype",

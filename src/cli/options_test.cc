@@ -202,6 +202,7 @@ TEST(Verbs, AnswerAMisspeltOneWithTheNearest) {
 TEST(Help, ExplainsAPolicyFromItsTable) {
   EXPECT_THAT(TopicHelp("keydiff"), HasSubstr("budget"));
   EXPECT_THAT(TopicHelp("policies"), HasSubstr("keydiff"));
+  EXPECT_THAT(TopicHelp("mustafar"), HasSubstr("sparsity"));
   EXPECT_THROW(TopicHelp("kyediff"), Error);
 }
 

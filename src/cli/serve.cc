@@ -134,8 +134,7 @@ std::string UrlOf(const HttpOptions& options, uint16_t port) {
 
 MetricsInfo MetricsInfoFrom(const Session& session, const std::string& name) {
   const EngineOptions& options = session.engine().options();
-  const CodecPair codecs = session.codecs();
-  const LaneShape shape = session.model().MainLanes(codecs.k, codecs.v);
+  const LaneShape shape = session.model().MainLanes(session.encoding());
   const uint32_t block = options.prefix_interval > 0 ? options.prefix_interval : kPageEntries;
   return {.model_name = name,
           .version = KVASIR_VERSION,
@@ -187,7 +186,6 @@ void ServeVerb(const Arguments& args) {
   EngineLoop loop(engine, {.max_waiting = values.Count("max-waiting")}, &metrics);
 
   const Policy* policy = engine.policy();
-  const CodecPair codecs = session.codecs();
   const std::string policy_spec = policy ? policy->Spec() : "none";
   api.Open({.loop = loop,
             .metrics = metrics,
@@ -199,14 +197,14 @@ void ServeVerb(const Arguments& args) {
             .context = engine.context(),
             .pins = policy && policy->pins(),
             .policy = policy_spec,
-            .codec = Name(codecs),
-            .lanes = session.model().MainLanes(codecs.k, codecs.v).lanes()});
+            .codec = Name(session.encoding()),
+            .lanes = session.model().MainLanes(session.encoding()).lanes()});
   SignalPipe signals;
   session.PrintNotices();
   std::printf("kvasir: serving %s\n",
               fmt::format("{} on {}: KV budget {}, policy {}, codec {}, {} threads", name,
                           UrlOf(http_options, http.port()), FormatSize(engine.options().kv_memory),
-                          policy_spec, Name(codecs), session.workers().size())
+                          policy_spec, Name(session.encoding()), session.workers().size())
                   .c_str());
   std::fflush(stdout);
 

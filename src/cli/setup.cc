@@ -181,14 +181,6 @@ uint32_t PrefixInterval(const OptionValues& values) {
 
 }  // namespace
 
-LaneShape ShapeOf(const ModelConfig& config, CodecPair codecs) {
-  return {.n_layers = config.n_layers,
-          .n_kv_heads = config.n_kv_heads,
-          .head_dim = config.head_dim,
-          .k_form = codecs.k,
-          .v_form = codecs.v};
-}
-
 std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opened,
                                  const Kernels& kernels, Workers& workers, uint32_t max_rows) {
   const bool exact = args.values().Text("compute") == "f32";
@@ -203,14 +195,13 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
     : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
   const OptionValues& values = args.values();
   const bool exact = values.Text("compute") == "f32";
-  codecs_ = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
+  encoding_ = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
 
   EngineOptions options;
   if (policy || values.Has("kv-policy")) {
     options.policy = policy ? *policy : values.Text("kv-policy");
   }
-  options.k_form = codecs_.k;
-  options.v_form = codecs_.v;
+  options.encoding = encoding_;
   options.context = values.Given("ctx-size") ? static_cast<uint32_t>(values.Count("ctx-size")) : 0;
   options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
   options.chunk = static_cast<uint32_t>(values.Count("chunk"));
@@ -225,7 +216,7 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
   // A policy that contradicts itself is refused before weights are read.
   const ModelConfig& config = opened.file().config();
   MakePolicy(options.policy, {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
-                              .shape = ShapeOf(config, codecs_),
+                              .shape = LanesOf(config, encoding_),
                               .facts = FactsOf(config)});
 
   // Scratch for a pass grows with its rows: one prompt needs no more than a chunk.
@@ -254,7 +245,7 @@ void Session::PrintNotices() {
 nlohmann::ordered_json KvJson(const Session& session, const Engine& engine, const KvUse& use) {
   const Ledger ledger = engine.ledger();
   return {{"policy", engine.policy() ? engine.policy()->Spec() : "none"},
-          {"codec", Name(session.codecs())},
+          {"codec", Name(session.encoding())},
           {"positions", use.positions},
           {"entries_kept", use.entries_kept},
           {"entries_dropped", use.entries_dropped},

@@ -56,8 +56,6 @@ class OpenedModel {
   std::unique_ptr<ChatTemplate> chat_template_;
 };
 
-// Main lanes of a model, as a policy's budget may follow from them.
-LaneShape ShapeOf(const ModelConfig& config, CodecPair codecs);
 // With the arithmetic that --compute names, and a progress bar.
 std::unique_ptr<Model> LoadModel(const Arguments& args, const OpenedModel& opened,
                                  const Kernels& kernels, Workers& workers, uint32_t max_rows);
@@ -77,7 +75,7 @@ class Session {
   const Kernels& kernels() const { return kernels_; }
   Workers& workers() { return workers_; }
   const Model& model() const { return *model_; }
-  CodecPair codecs() const { return codecs_; }
+  const Encoding& encoding() const { return encoding_; }
   // Says on standard error what was decided without being asked (the budget, a seed); once.
   void PrintNotices();
   void AddNotice(std::string line) { notices_.push_back(std::move(line)); }
@@ -86,7 +84,7 @@ class Session {
   OpenedModel& opened_;
   const Kernels& kernels_;
   Workers workers_;
-  CodecPair codecs_;
+  Encoding encoding_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;
   std::vector<std::string> notices_;

@@ -42,10 +42,14 @@ const Policy* Engine::PolicyOf(const Sequence& s) const {
 
 Growth Engine::GrowthFor(const Sequence& s, uint64_t tokens) const {
   const Policy* const policy = PolicyOf(s);
-  if (policy == nullptr) return {.tokens = tokens};
+  const SequenceState* const from = s.state ? s.state.get() : s.request.fork_of;
+  const bool open = shape_.seals.at_prompt_end && !(from && from->lanes->sealing());
+  const uint64_t prompt = open ? s.prompt_end : 0;
+  if (policy == nullptr) return {.tokens = tokens, .prompt = prompt};
   uint64_t pinned = 0;
   for (const PositionSpan& span : s.request.pinned) pinned += span.second - span.first;
   Growth growth = policy->MaxGrowth(s.prompt_end, tokens, pinned);
+  growth.prompt = prompt;
   // Behind a prompt that was dropped from, no more rows can lie between two commits than follow.
   const bool behind = s.state && s.state->lanes->dropped() > 0 && s.position() >= s.prompt_end;
   if (behind && s.prefix == 0 && !s.resumed) {
@@ -62,8 +66,8 @@ Demand Engine::DemandFor(const Sequence& sequence, uint64_t tokens) const {
   } else {
     const uint64_t rows = tokens - sequence.prefix;
     const bool is_short = sequence.request.fork_of && rows <= kShortFork;
-    demand =
-        ForkDemand(shape_, sequence.prefix, rows, is_short ? Growth{.tokens = tokens} : growth);
+    demand = ForkDemand(shape_, sequence.prefix, rows,
+                        is_short ? Growth{.tokens = tokens, .prompt = growth.prompt} : growth);
   }
   if (const Policy* const policy = PolicyOf(sequence)) {
     demand.AddSide(policy->EvidenceBytes(growth));

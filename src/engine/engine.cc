@@ -80,7 +80,7 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
       kernels_(kernels),
       workers_(workers),
       options_(options),
-      shape_(model.MainLanes(options.k_form, options.v_form)),
+      shape_(model.MainLanes(options.encoding)),
       store_(options.kv_memory, kernels, &workers) {
   context_ = options.context > 0 ? options.context : model.config().context_length;
   if (context_ > model.config().context_length) {
@@ -96,7 +96,8 @@ Engine::Engine(Model& model, const Tokenizer* tokenizer, const Kernels& kernels,
                         .facts = FactsOf(model.config(), &model)});
   if (options.prefix_interval > 0) {
     prefixes_ = std::make_unique<PrefixIndex>(block());
-    prefix_interval_ = RoundUp(options.prefix_interval, block());
+    prefix_interval_ =
+        RoundUp(options.prefix_interval, seals() && block() == 1 ? kPageEntries : block());
   }
 }
 
@@ -111,7 +112,9 @@ RequestId Engine::Submit(Request request) {
   sequence->resumed = r.resume != nullptr;
   if (r.resume) sequence->state = std::move(r.resume);
   const SequenceState* prefix = sequence->state ? sequence->state.get() : r.fork_of;
-  sequence->publishes = prefixes_ && !prefix && !r.keep_state && !r.policy;
+  // Lanes that change at a prompt's end serve nobody whose prompt ends elsewhere.
+  const bool shared = prefixes_ && !shape_.seals.at_prompt_end;
+  sequence->publishes = shared && !prefix && !r.keep_state && !r.policy;
   if (prefix) sequence->known = prefix->tokens;
   sequence->prefix = sequence->end();
   if (r.tokens.empty()) Fail(Code::kInvalid, "prompt: empty: give at least one token");
@@ -145,6 +148,9 @@ uint32_t Engine::RowsFor(const Sequence& s, uint32_t rows_left) const {
   uint32_t rows = std::min({rows_left, options_.chunk, end - s.position()});
   if (s.state->policy) {
     rows = std::min(rows, s.state->policy->MaxRows({s.position(), s.prompt_end}));
+  }
+  if (s.publishes && seals() && s.in_prompt()) {
+    rows = std::min(rows, NextShared(s) - s.position());
   }
   return rows;
 }
@@ -190,13 +196,9 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
   const std::span<const int32_t> appended = s.Next(rows);
   state.tokens.insert(state.tokens.end(), appended.begin(), appended.end());
   if (s.request.track) Track(s, /*after_commit=*/false);
-  if (!state.policy) {
-    if (s.request.track) Track(s, /*after_commit=*/true);
-    return;
-  }
-  {
+  plan_.Clear();
+  if (state.policy) {
     const Timer timer(&stats_.policy_seconds);
-    plan_.Clear();
     state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
                           &workers_, &plan_);
   }
@@ -205,7 +207,10 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
     const Timer timer(&stats_.policy_seconds);
     store_.Commit(state.lanes, plan_);
   }
-  if (!plan_.drops.empty()) GiveBack(s);
+  // What a policy drops is not encoded first.
+  const bool starts = seals() && !state.lanes->sealing() && !s.in_prompt();
+  if (starts) store_.StartSealing(state.lanes);
+  if (starts || !plan_.drops.empty()) GiveBack(s);
   if (s.request.track) Track(s, /*after_commit=*/true);
   if (s.publishes) PublishBlock(s);
 }

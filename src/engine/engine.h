@@ -45,7 +45,7 @@ struct EngineOptions {
   uint64_t kv_memory = 0;           // bytes, the hard budget
   bool kv_memory_explicit = false;  // a policy's budget may follow from it
   std::string policy;  // spec, or empty: none, or what a window that all layers share implies
-  PlaneForm k_form, v_form;
+  Encoding encoding;
   uint32_t context = 0;         // longest sequence; 0: the model's
   uint32_t step_tokens = 2048;  // rows of all sequences in one pass
   uint32_t chunk = 512;         // prompt rows in one pass
@@ -259,6 +259,10 @@ class Engine {
 
   // prefixes.cc
   uint32_t block() const { return policy_ ? policy_->block() : 1; }  // prefixes end at multiples
+  // Whether pages change their form, so that lanes cannot be cut anywhere.
+  bool seals() const { return shape_.seals.recent > 0; }
+  // Where a prompt whose pages change their form is published next, whatever its policy does.
+  uint32_t NextShared(const Sequence& sequence) const;
   PrefixQuery QueryOf(const Sequence& sequence) const;
   // Leading tokens of a running sequence that others may begin with, while nothing is dropped.
   static std::span<const int32_t> Shareable(const Sequence& sequence);

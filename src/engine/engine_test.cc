@@ -28,7 +28,7 @@ class EngineTest : public ::testing::Test {
   static EngineOptions Options() {
     EngineOptions options;
     options.kv_memory = 1 << 20;
-    options.k_form = options.v_form = Codec::kF32;
+    options.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     options.chunk = 48;
     options.step_tokens = 64;
     return options;
@@ -150,9 +150,8 @@ TEST_P(PromptEndEngineTest, CompressingAWholePromptEqualsReadingItUnderThePolicy
   LetterTokenizer tokenizer;
   Workers workers(2);
   Engine engine(model, &tokenizer, BestKernels(), workers, Options());
-  const std::shared_ptr<const Policy> policy =
-      MakePolicy(spec, {.shape = model.MainLanes(Options().k_form, Options().v_form),
-                        .facts = FactsOf(model.config())});
+  const std::shared_ptr<const Policy> policy = MakePolicy(
+      spec, {.shape = model.MainLanes(Options().encoding), .facts = FactsOf(model.config())});
   const auto run = [&](Request request) {
     Generation result;
     request.sampling.seed = 1;
@@ -205,9 +204,8 @@ TEST_F(EngineTest, ARequestBringsItsOwnPolicy) {
   EngineOptions options = Options();
   options.policy = "keydiff:budget=64,block=16";
   Engine engine(model, &tokenizer, BestKernels(), workers, options);
-  const auto own = std::shared_ptr<const Policy>(
-      MakePolicy("streaming:budget=20,block=8,sink=2",
-                 {.shape = model.MainLanes(options.k_form, options.v_form)}));
+  const auto own = std::shared_ptr<const Policy>(MakePolicy(
+      "streaming:budget=20,block=8,sink=2", {.shape = model.MainLanes(options.encoding)}));
   std::vector<Generation> results(2);
   for (size_t i = 0; i < 2; ++i) {
     Request request;

@@ -15,7 +15,8 @@ bool StandsFor(const Snapshot& a, const Snapshot& b) {
   if (a.salt != b.salt || IsWhole(a) != IsWhole(b)) return false;
   const std::vector<int32_t>&x = a.state.tokens, &y = b.state.tokens;
   if (IsWhole(a)) return x == y && a.pinned == b.pinned;
-  return CommonTokens(x, y) == y.size();
+  const auto length = static_cast<uint32_t>(y.size());
+  return CommonTokens(x, y) == length && a.state.lanes->CanCutAt(length);
 }
 
 }  // namespace
@@ -44,6 +45,7 @@ PrefixIndex::Hit PrefixIndex::Find(const PrefixQuery& query) {
     uint32_t length = 0;
     if (!IsWhole(snapshot)) {
       length = UsableCut(snapshot.state.tokens, query, grain_);
+      if (!snapshot.state.lanes->CanCutAt(length)) length = 0;
     } else if (std::ranges::equal(snapshot.pinned, query.pinned) &&
                CommonTokens(snapshot.state.tokens, query) == snapshot.state.tokens.size()) {
       length = static_cast<uint32_t>(snapshot.state.tokens.size());

@@ -2,9 +2,10 @@
 //
 // A snapshot is a frozen lane set with the tokens that it has seen. One that dropped nothing serves
 // at any cut that leaves a policy the rows it has to see, under a policy with a block at multiples
-// of it. One that dropped, or whose policy adds up all it sees, serves as a whole together with the
-// policy's state, and only requests that pin the same spans. A hit is one because the tokens were
-// compared; there is no digest to collide.
+// of it; where pages are sealed, at cuts behind which nothing is (LaneSet::CanCutAt). One that
+// dropped, or whose policy adds up all it sees, serves as a whole together with the policy's state,
+// and only requests that pin the same spans. A hit is one because the tokens were compared; there
+// is no digest to collide.
 //
 // Bytes    Snapshots lie in the one KV budget. They give way, least useful first, before anybody
 //          waits or is parked: useful is what saves many tokens per byte, was used often and

@@ -22,7 +22,7 @@ EngineOptions Options(const char* policy = "", uint32_t interval = 64) {
   EngineOptions options;
   options.kv_memory = 1 << 20;
   options.policy = policy;
-  options.k_form = options.v_form = Codec::kF32;
+  options.encoding = {.k = Codec::kF32, .v = Codec::kF32};
   options.chunk = 48;
   options.step_tokens = 64;
   options.prefix_interval = interval;
@@ -244,7 +244,7 @@ TEST(Prefixes, RequestsUnderAPolicyOfTheirOwnShareNothing) {
   for (const char* spec : {"keydiff:budget=95,block=16", "keydiff:budget=96,block=32",
                            "keydiff:budget=96,block=16,sink=1", "knorm:budget=96,block=16"}) {
     Request request = Bench::Greedy(document, 4);
-    request.policy = MakePolicy(spec, {.shape = bench.model().MainLanes(Codec::kF32, Codec::kF32),
+    request.policy = MakePolicy(spec, {.shape = bench.model().MainLanes({Codec::kF32, Codec::kF32}),
                                        .facts = FactsOf(bench.model().config())});
     EXPECT_EQ(bench.Ask(std::move(request)).cached_tokens, 0u) << spec;
   }

@@ -46,7 +46,9 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
     if (!other->publishes || other->request.salt != s.request.salt) continue;
     if (other->state->lanes->dropped() > 0) continue;
     const uint32_t length = UsableCut(Shareable(*other), query, block());
-    if (length > best.length) best = {.lanes = &other->state->lanes, .length = length, .cut = true};
+    if (length > best.length && other->state->lanes->CanCutAt(length)) {
+      best = {.lanes = &other->state->lanes, .length = length, .cut = true};
+    }
   }
   return best;
 }
@@ -57,10 +59,13 @@ uint32_t Engine::ComingCut(const Sequence& other, const PrefixQuery& query) cons
   const uint64_t cap = GrowthFor(other, other.prompt_end).cap;
   const bool grid = policy_ && policy_->traits().sharing == Sharing::kGrid;
   const bool whole = grid && !policy_->rows_to_see();  // shared with its policy's state alone
-  if (!whole && !(grid && other.prompt_end > cap)) return cut;
+  const uint32_t last = other.prompt_end - other.prompt_end % block();
+  if (!whole && !(grid && other.prompt_end > cap)) {
+    const bool anywhere = shape_.seals.End(cut) == shape_.seals.End(last);
+    return anywhere ? cut : cut - cut % prefix_interval_;
+  }
   // It is shared where it publishes: at its last block, and at intervals.
   const uint32_t common = CommonTokens(prompt, query);
-  const uint32_t last = other.prompt_end - other.prompt_end % block();
   const uint32_t point = common >= last ? last : common - common % prefix_interval_;
   return whole || point > cap ? point : std::min(point, cut);
 }
@@ -83,9 +88,12 @@ bool Engine::WaitsForPrefix(Sequence& s) {
 void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
   SequenceState& state = *s.state;
   const bool whole = state.lanes->dropped() > 0 || (policy_ && !policy_->rows_to_see());
-  // Its own are the copy of the page that a cut falls into, or what a policy has recorded.
+  // Its own are the copies of the page that a cut falls into and of those that will be sealed, or
+  // what a policy has recorded.
   const uint32_t rest = position % kPageEntries;
-  Demand own = ForkDemand(shape_, position, whole || rest == 0 ? 0 : 1, {});
+  const bool copies = !whole && (rest > 0 || seals());
+  if (!whole && !state.lanes->CanCutAt(position)) return;
+  Demand own = ForkDemand(shape_, position, copies ? 1 : 0, {});
   if (whole) own.AddSide(policy_->EvidenceBytes(GrowthFor(s, position)));
   Snapshot snapshot;
   const auto fork = [&] {
@@ -103,14 +111,27 @@ void Engine::PublishLanes(Sequence& s, uint32_t position, bool make_room) {
   prefixes_->Add(std::move(snapshot));
 }
 
+uint32_t Engine::NextShared(const Sequence& s) const {
+  const uint32_t at = s.position();
+  uint32_t next = std::min(s.prompt_end, at - at % prefix_interval_ + prefix_interval_);
+  for (const PositionSpan& span : s.request.pinned) {
+    if (span.second > at) next = std::min(next, span.second);
+  }
+  return next;
+}
+
 // After a pass whose plan has been committed. A policy that drops leaves nothing of earlier states,
-// nor does one that adds up what it saw, so its state is published while it stands at a block that
-// others are likely to share: the last one of the prompt, those at the end of what the caller
-// pinned, and some in between.
+// nor does one that adds up what it saw, nor do pages that change their form. So the state is
+// published while it stands at a block that others are likely to share: the last one of the prompt,
+// those at the end of what the caller pinned, and some in between.
 void Engine::PublishBlock(Sequence& s) {
   const uint32_t at = s.position();
-  if (policy_->traits().sharing != Sharing::kGrid || at > s.prompt_end || at % block() != 0) return;
-  if (s.state->lanes->dropped() == 0 && policy_->rows_to_see()) return;
+  if (at > s.prompt_end || at % block() != 0) return;
+  if (s.state->lanes->dropped() == 0 && (!policy_ || policy_->rows_to_see())) {
+    if (!seals()) return;  // it can be cut here at any time
+  } else if (policy_->traits().sharing != Sharing::kGrid) {
+    return;
+  }
   bool likely = at + block() > s.prompt_end;
   for (const PositionSpan& span : s.request.pinned) {
     likely |= span.second >= at && span.second < at + block();

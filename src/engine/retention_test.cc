@@ -376,8 +376,7 @@ struct Tiny {
         engine(model, &tokenizer, BestKernels(), workers,
                {.kv_memory = kv_memory,
                 .policy = policy,
-                .k_form = Codec::kF32,
-                .v_form = Codec::kF32,
+                .encoding = {.k = Codec::kF32, .v = Codec::kF32},
                 .step_tokens = 64,
                 .chunk = 48}) {}
   std::shared_ptr<std::optional<Generation>> Start(Request request) {

@@ -39,30 +39,33 @@ class TinyModel : public Model {
       const auto n = static_cast<uint32_t>(segment.tokens.size());
       rows_in_pass += n;
       CHECK(n == cursor.n_rows());
-      std::vector<float> data(size_t{n} * 8);
-      const Rows block{data.data(), n, 8, 8};
-      const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
-                                    : segment.logits == WantLogits::kLast ? n - 1
-                                                                          : n;
-      std::vector<Seen> seen(n);
+      seen_.assign(n, {});
       for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
+        std::vector<float> data(size_t{n} * 8);
+        const Rows block{data.data(), n, 8, 8};
         for (uint32_t r = 0; r < n; ++r) {
           for (uint32_t c = 0; c < 8; ++c) {
             block.row(r)[c] =
                 std::sin(static_cast<float>(segment.tokens[r] * 8 + c) + static_cast<float>(layer));
           }
         }
-        cursor.Append(layer, block, block);
         // Keys serve as queries.
         const uint32_t shown = segment.query_rows;
         if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
-        LaneView lanes[] = {cursor.View(layer, 0), cursor.View(layer, 1)};
-        if (segment.chooses) view_sink(s, layer, block, lanes);
-        for (uint32_t r = first_wanted; r < n; ++r) {
-          Look(lanes, layer, cursor.first_position() + r, &seen[r]);
+        while (const uint32_t rows = cursor.BlockRows(layer)) {
+          const uint32_t first = cursor.n_appended(layer);
+          cursor.Append(layer, block.Slice(first, rows), block.Slice(first, rows));
+          LaneView lanes[] = {cursor.View(layer, 0), cursor.View(layer, 1)};
+          if (segment.chooses) view_sink(s, layer, block, lanes);
+          for (uint32_t r = first; r < first + rows; ++r) {
+            Look(lanes, layer, cursor.first_position() + r, &seen_[r]);
+          }
         }
       }
-      for (uint32_t r = first_wanted; r < n; ++r) sink(s, r, Logits(seen[r]));
+      const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
+                                    : segment.logits == WantLogits::kLast ? n - 1
+                                                                          : n;
+      for (uint32_t r = first_wanted; r < n; ++r) sink(s, r, Logits(seen_[r]));
       cursor.Finish();
     }
     CHECK(rows_in_pass <= max_rows_);
@@ -79,22 +82,28 @@ class TinyModel : public Model {
     double sum = 0;
     bool poisoned = false;
   };
-  // Sums first key channel x position over what row `position` sees of a layer's lanes.
+  // Sums key channels x position over what row `position` sees of a layer's lanes.
   void Look(std::span<const LaneView> lanes, uint32_t layer, uint32_t position, Seen* seen) const {
+    std::vector<float> keys(size_t{kPageEntries} * config_.head_dim);
     for (uint32_t head = 0; head < lanes.size(); ++head) {
-      for (uint32_t p = 0; p < lanes[head].n_pages; ++p) {
-        const PageView& page = lanes[head].pages[p];
+      const LaneView& lane = lanes[head];
+      for (uint32_t p = 0; p < lane.n_pages; ++p) {
+        const PageView& page = lane.pages[p];
+        BestKernels().planes.expand_k[page.k_form.index()](
+            page.k, page.k_form.Shape(config_.head_dim), keys.data());
         for (uint32_t slot = 0; slot < page.filled; ++slot) {
           if (!(page.live >> slot & 1) || page.position(slot) > position) continue;
-          CHECK(page.k_form.codec == Codec::kF32);
-          const float key = reinterpret_cast<const float*>(page.k)[slot];
-          seen->sum += (head + 1) * (page.position(slot) + 1.0) * key;
+          const float key = keys[slot];
+          // Channels that a sparse page has let go are zeros.
+          const double others = keys[kPageEntries + slot] + 2.0 * keys[2 * kPageEntries + slot];
+          seen->sum += (head + 1) * (page.position(slot) + 1.0) * (key + 0.25 * others);
           seen->poisoned |= poison >= 0 && layer == 0 && head == 0 &&
                             key == std::sin(static_cast<float>(poison * 8));
         }
       }
     }
   }
+  // Hashes what a row has seen.
   std::vector<float> Logits(const Seen& seen) const {
     std::vector<float> logits(kVocabulary);
     for (uint32_t v = 0; v < kVocabulary; ++v) {
@@ -105,6 +114,7 @@ class TinyModel : public Model {
 
   ModelConfig config_;
   uint32_t max_rows_;
+  std::vector<Seen> seen_;  // by row of a segment
 };
 
 // Token i is the letter 'a' + i % 26; token 0 ends a text.

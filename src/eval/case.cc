@@ -45,8 +45,7 @@ std::pair<std::string, std::string> SplitCase(const std::string& text) {
 EngineOptions OptionsFor(const EvalCase& c, const EngineOptions& common, uint32_t block) {
   EngineOptions options = common;
   options.policy = block > 0 ? WithBlock(c.policy, block) : c.policy;
-  options.k_form = c.k_form;
-  options.v_form = c.v_form;
+  options.encoding = c.encoding;
   options.kv_memory_explicit = c.kv_memory.has_value();
   if (c.kv_memory) options.kv_memory = *c.kv_memory;
   return options;

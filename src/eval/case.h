@@ -19,15 +19,13 @@ struct EvalCase {
   std::string label;
   std::string flags;            // as typed, with the sweep's values in place
   std::string policy = "none";  // for MakePolicy; canonical once the engine is there
-  PlaneForm k_form, v_form;
-  std::string codec = "f16";          // both, as people write them
+  Encoding encoding;
+  std::string codec = "f16";          // the encoding, as people write it
   std::optional<uint64_t> kv_memory;  // named by its flags: a policy's budget may follow from it
   bool reference = false;
 
   // Whether entries are stored in another form than the reference's.
-  bool Encodes(const EvalCase& dense) const {
-    return k_form != dense.k_form || v_form != dense.v_form;
-  }
+  bool Encodes(const EvalCase& dense) const { return !(encoding == dense.encoding); }
 };
 
 // The options of a case's engine: `common` with what the case names. A policy that has blocks and

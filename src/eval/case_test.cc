@@ -35,13 +35,13 @@ TEST(OptionsFor, LetABudgetFollowOnlyFromMemoryThatTheCaseNames) {
   EngineOptions common;
   common.kv_memory = 1000;
   common.chunk = 77;
-  EvalCase c{.label = "a", .policy = "keydiff", .k_form = Codec::kQ8};
+  EvalCase c{.label = "a", .policy = "keydiff", .encoding = {.k = Codec::kQ8}};
   EngineOptions options = OptionsFor(c, common, 0);
   EXPECT_FALSE(options.kv_memory_explicit);
   EXPECT_EQ(options.kv_memory, 1000u);
   EXPECT_EQ(options.policy, "keydiff");
-  EXPECT_EQ(options.k_form, Codec::kQ8);
-  EXPECT_EQ(options.v_form, Codec::kF16);
+  EXPECT_EQ(options.encoding.k, Codec::kQ8);
+  EXPECT_EQ(options.encoding.v, Codec::kF16);
   EXPECT_EQ(options.chunk, 77u);
   c.kv_memory = 5000;
   options = OptionsFor(c, common, 16);

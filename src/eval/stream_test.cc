@@ -32,7 +32,7 @@ class ReadTextTest : public ::testing::Test {
     EngineOptions options;
     options.kv_memory = 16 << 20;
     options.policy = policy;
-    options.k_form = options.v_form = Codec::kF32;
+    options.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     engines_.push_back(std::make_unique<Engine>(model_, nullptr, BestKernels(), workers_, options));
     return *engines_.back();
   }

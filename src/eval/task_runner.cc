@@ -74,12 +74,11 @@ class TaskRunner {
 
  private:
   Engine& EngineFor(const EvalCase& c) {
-    std::unique_ptr<Engine>& engine = engines_[{c.k_form, c.v_form}];
+    std::unique_ptr<Engine>& engine = engines_[c.codec];
     if (!engine) {
       EngineOptions options = setup_.common;
       options.policy = "none";
-      options.k_form = c.k_form;
-      options.v_form = c.v_form;
+      options.encoding = c.encoding;
       options.max_sequences = 4096;
       engine = std::make_unique<Engine>(setup_.model, &setup_.tokenizer, setup_.kernels,
                                         setup_.workers, options);
@@ -88,7 +87,7 @@ class TaskRunner {
   }
   std::shared_ptr<const Policy> PolicyFor(const EvalCase& c) const {
     return MakePolicy(c.policy, {.memory_bytes = c.kv_memory.value_or(0),
-                                 .shape = setup_.model.MainLanes(c.k_form, c.v_form),
+                                 .shape = setup_.model.MainLanes(c.encoding),
                                  .facts = FactsOf(setup_.model.config(), &setup_.model)});
   }
 
@@ -147,7 +146,7 @@ class TaskRunner {
   }
 
   void RunAgnostic(size_t begin) {
-    for (auto& [codecs, engine] : engines_) {
+    for (auto& [encoding, engine] : engines_) {
       std::vector<Runner*> whole, members, alone;
       uint32_t longest = 0;
       for (const std::vector<TaskTokens>& tokens : tokens_) {
@@ -329,7 +328,7 @@ class TaskRunner {
   const std::span<const Sample> samples_;
   const TaskMode mode_;
   std::vector<TaskRun> runs_;
-  std::map<std::pair<PlaneForm, PlaneForm>, std::unique_ptr<Engine>> engines_;
+  std::map<std::string, std::unique_ptr<Engine>> engines_;  // by encoding
   std::vector<Runner> runners_;
   std::vector<std::vector<TaskTokens>> tokens_;  // of the samples at hand, by question
 };

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/workers.h"
@@ -195,9 +196,9 @@ vt 1 bb491462608f1b2c
 cwe 1 9aed36d6e3f7ce0c
 fwe 1 0471aad6759f7ea6
 rkv_json 1 479160d81b85771e
-regs 1 b30358fd7e34f3da
-chain 1 87fae1a3b10b31d2
-selfrecall 1 fb82a92165ad0950
+regs 2 d96f9caf87005ef4
+chain 2 40142d5bf4ebc4a8
+selfrecall 2 755d0f174808b105
 longadd 1 0d6dd457f307e18f
 )";
 
@@ -446,22 +447,30 @@ TEST(Traces, RegistersHoldWhatTheUpdatesGive) {
   params.steps = 40;
   params.registers = 5;
   for (const Sample& sample : Samples(*FindTask("regs"), 0, 10, params)) {
-    std::map<char, long> registers;
+    std::vector<std::string> names;  // in the order of the start
+    std::map<std::string, long> registers;
     for (const std::string& line : Lines(ProblemOf(sample))) {
-      if (line.starts_with("Start:")) {
-        const std::vector<long> start = Numbers(line);
-        for (size_t r = 0; r < start.size(); ++r) registers[static_cast<char>('A' + r)] = start[r];
-      } else {  // "7. A = C + 12"
-        const char target = line[line.find(" = ") - 1], source = line[line.find(" = ") + 3];
-        const long change = Numbers(line).back();
-        registers[target] = registers[source] + (line.find('-') == line.npos ? change : -change);
+      std::istringstream words(line);
+      std::string word, target, source, sign;
+      if (line.starts_with("Start:")) {  // "Start: red is 5, blue is 7"
+        words >> word;
+        for (long value = 0; words >> target >> word >> value; words.ignore()) {
+          names.push_back(target);
+          registers[target] = value;
+        }
+      } else {  // "update 7: red = blue + 12"
+        long change = 0;
+        words >> word >> word >> target >> word >> source >> sign >> change;
+        registers[target] = registers[source] + (sign == "+" ? change : -change);
         EXPECT_TRUE(registers[target] >= 0 && registers[target] < 100) << line;
       }
     }
     ASSERT_THAT(registers, SizeIs(5));
     std::string answer;
-    for (const auto& [name, value] : registers) answer += fmt::format("{}={} ", name, value);
-    answer.pop_back();
+    for (const std::string& name : names) {
+      answer += fmt::format("{} is {}, ", name, registers[name]);
+    }
+    answer.resize(answer.size() - 2);
     EXPECT_THAT(sample.questions[0].refs, ElementsAre(answer));
     EXPECT_EQ(Lines(sample.gold).size(), 41u);
   }
@@ -472,15 +481,15 @@ TEST(Traces, ChainsFollowTheRecurrence) {
   params.steps = 20;
   for (const Sample& sample : Samples(*FindTask("chain"), 0, 10, params)) {
     const std::vector<std::string> lines = Lines(ProblemOf(sample));
-    const std::vector<long> head = Numbers(lines[0]);  // of "x0 = 5, a = 3"
-    long x = head[1];
+    const std::vector<long> head = Numbers(lines[0]);  // "Each time multiply by 3. x0 is 5."
+    long x = head[2];
     const std::vector<std::string> gold = Lines(sample.gold);
     ASSERT_THAT(lines, SizeIs(21));
     for (size_t i = 1; i <= 20; ++i) {
-      x = (head[2] * x + Numbers(lines[i]).back()) % 100;
+      x = (head[0] * x + Numbers(lines[i]).back()) % 100;
       EXPECT_EQ(Numbers(gold[i - 1]).back(), x);
     }
-    EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("{}", x)));
+    EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("x20 is {}", x)));
   }
 }
 
@@ -490,9 +499,10 @@ TEST(Traces, SelfRecallAsksForAStepOfItsOwnOutput) {
     const std::vector<long> head = Numbers(ProblemOf(sample));  // start, odd, even, steps, asked
     ASSERT_THAT(head, SizeIs(5));
     asked.insert(head[4]);
-    long value = head[0];
-    for (long i = 1; i <= head[4]; ++i) value += i % 2 == 1 ? head[1] : head[2];
-    EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("{}", value)));
+    const long add = head[4] % 2 == 1 ? head[1] : head[2];
+    const long before = head[0] + head[4] / 2 * head[1] + (head[4] - 1) / 2 * head[2];
+    EXPECT_THAT(sample.questions[0].refs, ElementsAre(fmt::format("step {}: {} + {} = {}", head[4],
+                                                                  before, add, before + add)));
     EXPECT_EQ(Lines(sample.gold).size(), static_cast<size_t>(head[3]) + 1);
   }
   EXPECT_GT(asked.size(), 12u);

@@ -62,7 +62,7 @@ TEST(TextResult, SaysWhetherTheCaseDidAnything) {
   const TextSuite suite = Parse("ppl:file=a");
   const EvalCase dense{.label = "dense", .reference = true};
   const EvalCase drops{.label = "kd", .policy = "keydiff:budget=25,block=8"};
-  const EvalCase encodes{.label = "q8", .k_form = Codec::kQ8, .v_form = Codec::kQ8};
+  const EvalCase encodes{.label = "q8", .encoding = {.k = Codec::kQ8, .v = Codec::kQ8}};
   EXPECT_FALSE(TextResult(suite, dense, dense, RunOf(100, 1, false), 100).inactive);
   EXPECT_TRUE(TextResult(suite, drops, dense, RunOf(100, 1, false), 100).inactive);
   EXPECT_FALSE(TextResult(suite, encodes, dense, RunOf(100, 1, false), 100).inactive);

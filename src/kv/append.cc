@@ -22,12 +22,32 @@ constexpr uint64_t SlotMask(uint32_t begin, uint32_t end) {
 
 const LaneShape& AppendCursor::shape() const { return set_->shape(); }
 
-void AppendCursor::Append(uint32_t layer, Rows k, Rows v) {
+uint32_t AppendCursor::n_appended(uint32_t layer) const {
   CHECK(set_ != nullptr && set_->HasLayer(layer));
-  const size_t index = layer - set_->shape().first_layer;
-  CHECK_MSG(!appended_[index], "layer {} was appended already", layer);
-  appended_[index] = true;
-  store_->AppendRows(*set_, layer, n_rows_, k, v);
+  return appended_[layer - set_->shape().first_layer];
+}
+
+uint32_t AppendCursor::BlockRows(uint32_t layer) const {
+  const uint32_t done = n_appended(layer), left = n_rows_ - done;
+  const LaneShape& shape = set_->shape();
+  if (!set_->sealing() || !shape.Forms(layer).seals()) return left;
+  if (shape.seals.by_row) return std::min(left, 1u);
+  // Up to the token after which the next page is sealed.
+  const uint32_t seen = first_position_ + done, recent = shape.seals.recent;
+  const uint32_t end = shape.seals.End(seen) + kPageEntries + recent;
+  return std::min(left, end - seen);
+}
+
+void AppendCursor::Append(uint32_t layer, Rows k, Rows v) {
+  const uint32_t done = n_appended(layer), n = BlockRows(layer);
+  CHECK_MSG(n > 0, "layer {} was appended already", layer);
+  CHECK_MSG(k.count == n && v.count == n, "{} and {} rows in a block of {}", k.count, v.count, n);
+  if (done > 0) {
+    store_->SealBehind(*set_, set_->LaneIndex(layer, 0), set_->shape().n_kv_heads,
+                       first_position_ + done);
+  }
+  store_->AppendRows(*set_, layer, first_position_ + done, k, v);
+  appended_[layer - set_->shape().first_layer] += n;
 }
 
 LaneView AppendCursor::View(uint32_t layer, uint32_t head) const {
@@ -36,8 +56,9 @@ LaneView AppendCursor::View(uint32_t layer, uint32_t head) const {
 
 void AppendCursor::Finish() {
   CHECK(set_ != nullptr);
-  for (const bool done : appended_) CHECK(done);
+  for (const uint32_t done : appended_) CHECK(done == n_rows_);
   set_->next_position_ += n_rows_;
+  store_->SealBehind(*set_, 0, set_->lanes_.size(), set_->next_position_);
   set_->appending_ = false;
   set_ = nullptr;
 }
@@ -52,25 +73,28 @@ AppendCursor Store::Append(LaneSetHandle& handle, uint32_t n_rows) {
   cursor.set_ = &set;
   cursor.n_rows_ = n_rows;
   cursor.first_position_ = set.next_position_;
-  cursor.appended_.assign(set.shape_.n_layers, false);
+  cursor.appended_.assign(set.shape_.n_layers, 0);
   return cursor;
 }
 
-PageRef Store::TakePage(LaneSet& set) {
-  const LaneShape& shape = set.shape_;
+PlaneId Store::TakePlane(LaneSet& set, PlaneForm form) {
+  return pool_.Take(set.reservation_, PlaneBytes(form, set.shape_.head_dim), UseOf(form.codec));
+}
+
+PageRef Store::TakePage(LaneSet& set, size_t lane, bool sealed) {
+  const LayerForms forms = set.FormsOf(lane);
   PageRef page;
-  page.k_form = shape.k_form;
-  page.v_form = shape.v_form;
-  page.k = pool_.Take(set.reservation_, PlaneBytes(shape.k_form, shape.head_dim),
-                      UseOf(shape.k_form.codec));
-  page.v = pool_.Take(set.reservation_, PlaneBytes(shape.v_form, shape.head_dim),
-                      UseOf(shape.v_form.codec));
+  page.sealed = sealed;
+  page.k_form = sealed ? forms.k.sealed : forms.k.open;
+  page.v_form = sealed ? forms.v.sealed : forms.v.open;
+  page.k = TakePlane(set, page.k_form);
+  page.v = TakePlane(set, page.v_form);
   return page;
 }
 
 // Others see the open page: rows go into a copy of our own [contract: store.fork].
-void Store::CopyOpenPage(LaneSet& set, PageRef& page) {
-  const PageRef copy = TakePage(set);
+void Store::CopyOpenPage(LaneSet& set, size_t lane, PageRef& page) {
+  const PageRef copy = TakePage(set, lane, page.sealed);
   std::memcpy(pool_.Address(copy.k), pool_.Address(page.k), pool_.Bytes(page.k));
   std::memcpy(pool_.Address(copy.v), pool_.Address(page.v), pool_.Bytes(page.v));
   pool_.Drop(page.k, set.reservation_);
@@ -79,17 +103,17 @@ void Store::CopyOpenPage(LaneSet& set, PageRef& page) {
   page.v = copy.v;
 }
 
-// Pages and live bits for the rows behind next_position.
-void Store::GrowTail(LaneSet& set, size_t lane_index, uint32_t n_rows) {
+// Pages and live bits for rows from position `first` on.
+void Store::GrowTail(LaneSet& set, size_t lane_index, uint32_t first, uint32_t n_rows) {
   Lane& lane = set.lanes_[lane_index];
-  const uint32_t end = set.next_position_ + n_rows;
-  for (uint32_t position = set.next_position_; position < end;) {
+  const uint32_t end = first + n_rows;
+  for (uint32_t position = first; position < end;) {
     const uint32_t base = position - Slot(position);
     if (lane.tail.empty() || lane.tail.back().base != base) {
-      lane.tail.push_back(TakePage(set));
+      lane.tail.push_back(TakePage(set, lane_index, /*sealed=*/false));
       lane.tail.back().base = base;  // slots before the first row stay dead
     } else if (IsShared(lane.tail.back())) {
-      CopyOpenPage(set, lane.tail.back());
+      CopyOpenPage(set, lane_index, lane.tail.back());
     }
     PageRef& page = lane.tail.back();
     const uint32_t slots_end = std::min(end - base, kPageEntries);
@@ -102,14 +126,15 @@ void Store::GrowTail(LaneSet& set, size_t lane_index, uint32_t n_rows) {
   entries_peak_per_lane_ = std::max(entries_peak_per_lane_, lane.n_entries);
 }
 
-void Store::AppendRows(LaneSet& set, uint32_t layer, uint32_t n_rows, Rows k, Rows v) {
+void Store::AppendRows(LaneSet& set, uint32_t layer, uint32_t first, Rows k, Rows v) {
   const LaneShape& shape = set.shape_;
+  const auto n_rows = static_cast<uint32_t>(k.count);
   const size_t row_floats = size_t{shape.n_kv_heads} * shape.head_dim;
-  CHECK(k.count == n_rows && v.count == n_rows && k.dim == row_floats && v.dim == row_floats);
+  CHECK(k.dim == row_floats && v.dim == row_floats);
   const size_t first_lane = set.LaneIndex(layer, 0);
-  for (uint32_t h = 0; h < shape.n_kv_heads; ++h) GrowTail(set, first_lane + h, n_rows);
+  for (uint32_t h = 0; h < shape.n_kv_heads; ++h) GrowTail(set, first_lane + h, first, n_rows);
 
-  const uint32_t first = set.next_position_, end = first + n_rows;
+  const uint32_t end = first + n_rows;
   const size_t n_pages = (end - 1) / kPageEntries - first / kPageEntries + 1;
   const PlaneKernels& kernels = kernels_.planes;
   const auto encode = [&](size_t task, size_t /*worker*/) {

@@ -54,6 +54,11 @@ void Store::Commit(LaneSetHandle& handle, const Plan& plan) {
     }
   }
   if (lanes.empty()) return;
+  Pack(set, lanes);
+}
+
+// Lets go of pages that are empty, and moves entries together where that frees pages.
+void Store::Pack(LaneSet& set, const std::vector<size_t>& lanes) {
   for (const size_t lane : lanes) Tidy(set, lane);
   if (set.packs_) {
     PackInPlace(set, lanes);
@@ -151,7 +156,8 @@ void Store::DropEntries(LaneSet& set, size_t lane_index, const std::vector<uint3
   dropped_total_ += indices.size();
 }
 
-// Pages without entries go, complete tail pages enter the body.
+// Pages without entries go. Complete tail pages enter the body, where pages are sealed those that
+// are.
 void Store::Tidy(LaneSet& set, size_t lane_index) {
   Lane& lane = set.lanes_[lane_index];
   bool changed = false;
@@ -163,8 +169,9 @@ void Store::Tidy(LaneSet& set, size_t lane_index) {
     }
     std::erase_if(*pages, [](const PageRef& page) { return page.live == 0; });
   }
+  const bool seals = set.FormsOf(lane_index).seals();
   const auto open = std::find_if(lane.tail.begin(), lane.tail.end(), [&](const PageRef& page) {
-    return uint64_t{page.base} + kPageEntries > set.next_position_;
+    return seals ? !page.sealed : uint64_t{page.base} + kPageEntries > set.next_position_;
   });
   lane.body.insert(lane.body.end(), lane.tail.begin(), open);
   lane.tail.erase(lane.tail.begin(), open);
@@ -178,12 +185,20 @@ size_t Store::SharedPages(const Lane& lane) const {
   return n;
 }
 
+// Tail pages that count beside those of the body: where pages are sealed open ones are counted
+// apart.
+uint64_t Store::OpenPages(const LaneSet& set, size_t lane) {
+  return !set.FormsOf(lane).seals() && set.next_position_ % kPageEntries != 0 ? 1 : 0;
+}
+
 // Where the longest run of pages begins that ends at `shared`, is less than half alive and can be
 // copied within ForkPages (see demand.cc); `shared` if there is none.
-size_t Store::CopyFrom(const LaneSet& set, const Lane& lane, size_t shared) const {
-  const uint64_t open = set.next_position_ % kPageEntries != 0;
-  const uint64_t own = PagesFor(LiveEntries(From(lane.body, shared))) + open;
-  const uint64_t bound = ForkPages(set.fork_position_, set.next_position_ - set.fork_position_);
+size_t Store::CopyFrom(const LaneSet& set, size_t lane_index, size_t shared) const {
+  const Lane& lane = set.lanes_[lane_index];
+  const bool seals = set.FormsOf(lane_index).seals();
+  const uint64_t own = PagesFor(LiveEntries(From(lane.body, shared))) + OpenPages(set, lane_index);
+  const uint64_t bound = ForkPages(seals ? &set.shape_.seals : nullptr, set.fork_position_,
+                                   set.next_position_ - set.fork_position_);
   size_t from = shared;
   uint64_t live = 0;
   for (size_t i = shared; i-- > 0;) {
@@ -195,16 +210,17 @@ size_t Store::CopyFrom(const LaneSet& set, const Lane& lane, size_t shared) cons
 
 // Lanes with more pages of their own than allowed, and lanes about to copy: from the first hole on.
 void Store::PackInPlace(LaneSet& set, const std::vector<size_t>& lanes) {
-  const uint64_t open = set.next_position_ % kPageEntries != 0;
   std::vector<Packing> packings;
   for (const size_t index : lanes) {
     const Lane& lane = set.lanes_[index];
     const size_t shared = SharedPages(lane);
     const uint64_t pages = lane.body.size() - shared;
     const uint64_t tight = PagesFor(LiveEntries(From(lane.body, shared)));
-    const uint64_t allowed = PagesFor(lane.n_entries) + 1 - open;
+    const uint64_t entries =
+        set.FormsOf(index).seals() ? LiveEntries(lane.body) : uint64_t{lane.n_entries};
+    const uint64_t allowed = PagesFor(entries) + 1 - OpenPages(set, index);
     if (pages == tight) continue;
-    if (pages <= allowed && CopyFrom(set, lane, shared) == shared) continue;
+    if (pages <= allowed && CopyFrom(set, index, shared) == shared) continue;
     size_t first = shared;
     while (lane.body[first].n_live() == kPageEntries) ++first;
     Packing packing;
@@ -220,7 +236,7 @@ void Store::CopyOut(LaneSet& set, const std::vector<size_t>& lanes) {
   for (const size_t index : lanes) {
     const Lane& lane = set.lanes_[index];
     const size_t shared = SharedPages(lane);
-    const size_t from = CopyFrom(set, lane, shared);
+    const size_t from = CopyFrom(set, index, shared);
     if (from == shared) continue;
     const uint64_t fresh = PagesFor(LiveEntries(std::span(lane.body).subspan(from, shared - from)));
     Packing packing;
@@ -258,8 +274,9 @@ bool Store::Prepare(LaneSet& set, size_t lane_index, size_t first, size_t own, u
     if (page.positions.valid()) positions.push_back(page.positions);
   }
   Demand demand;
-  demand.Add(PlaneBytes(set.shape_.k_form, set.shape_.head_dim), fresh);
-  demand.Add(PlaneBytes(set.shape_.v_form, set.shape_.head_dim), fresh);
+  const LayerForms forms = set.FormsOf(lane_index);
+  demand.Add(PlaneBytes(forms.k.sealed, set.shape_.head_dim), fresh);
+  demand.Add(PlaneBytes(forms.v.sealed, set.shape_.head_dim), fresh);
   if (n_pages > positions.size()) demand.AddPositions(n_pages - positions.size());
   for (const auto& [bytes, n] : demand.planes()) {
     if (pool_.Left(set.reservation_, bytes) < n) return false;
@@ -268,7 +285,9 @@ bool Store::Prepare(LaneSet& set, size_t lane_index, size_t first, size_t own, u
   packing->lane = lane_index;
   packing->first = first;
   packing->from.assign(body.begin() + first, body.end());
-  for (uint64_t i = 0; i < fresh; ++i) packing->to.push_back(TakePage(set));
+  for (uint64_t i = 0; i < fresh; ++i) {
+    packing->to.push_back(TakePage(set, lane_index, forms.seals()));
+  }
   for (const PageRef& page : body.subspan(own)) {
     if (packing->to.size() < n_pages) {
       packing->to.push_back(page);

@@ -17,11 +17,27 @@ constexpr uint64_t kCopiedPages = 6;
 
 uint64_t Pages(uint64_t entries) { return DivideUp<uint64_t>(entries, kPageEntries); }
 
-Demand PerLane(const LaneShape& shape, uint64_t pages, uint64_t positions) {
+// Pages of its own that one lane may come to hold, by their form.
+struct LanePages {
+  uint64_t open = 0, sealed = 0;  // a page that is never sealed is an open one
+  uint64_t positions = 0;
+};
+
+// Sums over all lanes. `of(seals)`: the pages of a lane that seals, or of one that does not.
+template <typename F>
+Demand OverLanes(const LaneShape& shape, const F& of) {
   Demand demand;
-  demand.Add(PlaneBytes(shape.k_form, shape.head_dim), pages);
-  demand.Add(PlaneBytes(shape.v_form, shape.head_dim), pages);
-  demand.AddPositions(positions);
+  for (uint32_t i = 0; i < shape.n_layers; ++i) {
+    const LayerForms forms = shape.Forms(shape.first_layer + i);
+    const LanePages pages = of(forms.seals());
+    Demand lane;
+    for (const PlaneLife& life : {forms.k, forms.v}) {
+      lane.Add(PlaneBytes(life.open, shape.head_dim), pages.open);
+      lane.Add(PlaneBytes(life.sealed, shape.head_dim), pages.sealed);
+    }
+    lane.AddPositions(pages.positions);
+    demand.Add(lane.Times(shape.n_kv_heads));
+  }
   return demand;
 }
 
@@ -59,10 +75,34 @@ uint64_t MostPositions(const Growth& growth) {
   return std::min(Pages(growth.tokens), Pages(growth.cap));
 }
 
+// Of a lane that seals, open and sealed pages are bounded apart; every sealed page comes from an
+// open one of the same block of positions.
+//
+// Open pages: those of positions from SealRule::End on, so OpenPages() and never more than
+// ceil(T / 64); P = growth.prompt tokens stay open until the prompt's end whatever was dropped of
+// them, so ceil(P / 64) if that is more. Dropping and packing take none.
+//
+// Sealed pages: (1) one per seal event, End(T) / 64. (2) as above, ceil((N + B) / 64) + 2, without
+// an open page in the count: a commit leaves at most ceil(n / 64) + 1 of them, m rows bring at most
+// ceil(m / 64) events, and a copy is made of sealed pages alone. At a prompt's end all its pages
+// are sealed before any is packed: End(P) / 64 if that is more.
+LanePages MostPagesOf(bool seals, const SealRule& rule, const Growth& growth) {
+  LanePages pages = {.open = MostPages(growth), .positions = MostPositions(growth)};
+  if (!seals) return pages;
+  const uint64_t whole = Pages(growth.tokens);
+  pages.open = std::min(whole, std::max(rule.OpenPages(), Pages(growth.prompt)));
+  pages.sealed = rule.End(growth.tokens) / kPageEntries;
+  if (growth.cap > 0) {
+    const uint64_t of_prompt = rule.End(growth.prompt) / kPageEntries;
+    pages.sealed = std::min(pages.sealed, std::max(Pages(growth.cap + growth.rows) + 2, of_prompt));
+  }
+  return pages;
+}
+
 }  // namespace
 
 Demand MaxDemand(const LaneShape& shape, const Growth& growth) {
-  return PerLane(shape, MostPages(growth), MostPositions(growth)).Times(shape.lanes());
+  return OverLanes(shape, [&](bool seals) { return MostPagesOf(seals, shape.seals, growth); });
 }
 
 // Own pages of a fork are those that its m rows so far touch, the open page it began with included,
@@ -74,17 +114,35 @@ Demand MaxDemand(const LaneShape& shape, const Growth& growth) {
 // shared: the smaller of the two is enough.
 // A lane that drops as many entries as it gains copies half a page for every 32 rows at most:
 // rows / 32 leaves room for twice that.
-uint64_t ForkPages(uint32_t position, uint64_t rows) {
-  return Pages(position % kPageEntries + rows) + rows / 32 + kCopiedPages;
+//
+// Where pages are sealed the same holds of the sealed ones, with seal events in place of touched
+// pages: a fork seals pages that it shares with its parent as pages of its own. Its open pages may
+// all come to be its own: those that hold something when it is made, by being written to.
+uint64_t ForkPages(const SealRule* rule, uint32_t position, uint64_t rows) {
+  const uint64_t made = rule == nullptr
+                            ? Pages(position % kPageEntries + rows)
+                            : (rule->End(position + rows) - rule->End(position)) / kPageEntries;
+  return made + rows / 32 + kCopiedPages;
 }
 
 Demand ForkDemand(const LaneShape& shape, uint32_t position, uint64_t rows, const Growth& growth) {
   Growth whole = growth;
   whole.tokens = std::max(growth.tokens, position + rows);
-  const uint64_t touched = rows == 0 ? 0 : Pages(position % kPageEntries + rows);
-  const uint64_t pages =
-      growth.cap == 0 ? touched : std::min(MostPages(whole), ForkPages(position, rows));
-  return PerLane(shape, pages, MostPositions(whole)).Times(shape.lanes());
+  return OverLanes(shape, [&](bool seals) {
+    const SealRule& rule = shape.seals;
+    LanePages pages = MostPagesOf(seals, rule, whole);
+    const uint64_t most = ForkPages(seals ? &rule : nullptr, position, rows);
+    if (!seals) {
+      const uint64_t touched = rows == 0 ? 0 : Pages(position % kPageEntries + rows);
+      pages.open = growth.cap == 0 ? touched : std::min(pages.open, most);
+      return pages;
+    }
+    const uint32_t end = growth.prompt > 0 ? 0 : rule.End(position);
+    const uint64_t events = (rule.End(position + rows) - end) / kPageEntries;
+    pages.open = rows == 0 ? 0 : std::min(pages.open, Pages(position + rows - end));
+    pages.sealed = growth.cap == 0 ? events : std::min(pages.sealed, std::max(most, events));
+    return pages;
+  });
 }
 
 }  // namespace kvasir

@@ -38,11 +38,13 @@ void Store::CheckIntegrity() const {
   CHECK(n_resting == 0);
 }
 
-void Store::CheckPage(const LaneSet& set, const PageRef& page) const {
+void Store::CheckPage(const LaneSet& set, size_t lane, const PageRef& page) const {
   const LaneShape& shape = set.shape_;
   const uint64_t filled = page.filled == 64 ? ~uint64_t{0} : (uint64_t{1} << page.filled) - 1;
   CHECK(page.live != 0 && (page.live & ~filled) == 0 && page.filled <= kPageEntries);
-  CHECK(page.k_form == shape.k_form && page.v_form == shape.v_form && !page.side.valid());
+  const LayerForms forms = set.FormsOf(lane);
+  CHECK(page.k_form == (page.sealed ? forms.k.sealed : forms.k.open) && !page.side.valid());
+  CHECK(page.v_form == (page.sealed ? forms.v.sealed : forms.v.open));
   CHECK(pool_.Bytes(page.k) == PlaneBytes(page.k_form, shape.head_dim));
   CHECK(pool_.Bytes(page.v) == PlaneBytes(page.v_form, shape.head_dim));
   CHECK(pool_.Use(page.k) == UseOf(page.k_form.codec));
@@ -64,14 +66,17 @@ void Store::CheckPage(const LaneSet& set, const PageRef& page) const {
 void Store::CheckLane(const LaneSet& set, size_t index) const {
   const Lane& lane = set.lanes_[index];
   uint64_t n = 0, own_in_body = 0;
+  const bool seals = set.FormsOf(index).seals();
   for (const PageRef& page : lane.body) {
-    CheckPage(set, page);
+    CheckPage(set, index, page);
+    CHECK(page.sealed == seals);
     CHECK(page.positions.valid() || uint64_t{page.base} + kPageEntries <= set.next_position_);
     own_in_body += set.reservation_ != kNoReservation && pool_.Owner(page.k) == set.reservation_;
     n += page.n_live();
   }
   for (const PageRef& page : lane.tail) {
-    CheckPage(set, page);
+    CheckPage(set, index, page);
+    CHECK(page.sealed == (seals && page.base < set.sealed_end()));
     CHECK(!page.positions.valid());
     const bool last = &page == &lane.tail.back();
     CHECK(last || page.filled == kPageEntries);
@@ -79,7 +84,8 @@ void Store::CheckLane(const LaneSet& set, size_t index) const {
     n += page.n_live();
   }
   if (!lane.tail.empty()) {
-    CHECK(lane.tail.back().base + lane.tail.back().filled == set.next_position_);
+    const uint32_t end = lane.tail.back().base + lane.tail.back().filled;
+    CHECK(seals ? end <= set.next_position_ : end == set.next_position_);
   }
   CHECK(n == lane.n_entries);
   if (set.packs_) {

@@ -5,8 +5,12 @@
 namespace kvasir {
 
 uint64_t LaneShape::EntryBytes() const {
-  const uint64_t page = PlaneBytes(k_form, head_dim) + PlaneBytes(v_form, head_dim);
-  return page / kPageEntries;
+  uint64_t pages = 0;
+  for (uint32_t i = 0; i < n_layers; ++i) {
+    const LayerForms forms = Forms(first_layer + i);
+    pages += PlaneBytes(forms.k.sealed, head_dim) + PlaneBytes(forms.v.sealed, head_dim);
+  }
+  return pages / (kPageEntries * std::max(n_layers, 1u));
 }
 
 uint64_t LaneSet::n_entries() const {

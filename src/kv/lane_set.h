@@ -6,6 +6,8 @@
 //   A page is aligned (slot i holds position base + i, base a multiple of 64) or packed (positions
 //   in a plane of their own). Tail pages are aligned, the last one may be open (filled < 64); body
 //   pages stay aligned until entries have to move.
+//   A lane whose layer seals has all its sealed pages in front of those that are not, and only
+//   sealed ones in its body.
 //
 // Threads     Engine thread only; kernels receive LaneView, valid until the store's next commit or
 //             append.
@@ -19,13 +21,15 @@
 #include <vector>
 
 #include "kernels/plane.h"
+#include "kv/encoding.h"
 #include "kv/pool.h"
 
 namespace kvasir {
 
 enum class LaneRole : uint8_t { kMain, kScout, kCompanion, kAdapter, kShare };
 
-// Geometry of a lane set; equal for all its lanes.
+// Geometry of a lane set; equal for all its lanes, but for the forms of planes, which are a fact of
+// the layer.
 struct LaneShape {
   uint32_t first_layer = 0;  // layers [first_layer, first_layer + n_layers)
   uint32_t n_layers = 0;
@@ -33,9 +37,18 @@ struct LaneShape {
   uint32_t head_dim = 0;
   PlaneForm k_form, v_form;
   bool raw_keys = false;  // keys stored before RoPE; the order index is then the rank
+  // By layer, where they differ or change; empty: all layers have k_form and v_form for good.
+  std::vector<LayerForms> layers = {};
+  SealRule seals = {};
 
   uint64_t lanes() const { return uint64_t{n_layers} * n_kv_heads; }
-  uint64_t EntryBytes() const;  // K and V of one entry in one lane, page granularity apart
+  LayerForms Forms(uint32_t layer) const {
+    if (layers.empty()) return {.k = {k_form, k_form}, .v = {v_form, v_form}};
+    return layers[layer - first_layer];
+  }
+  // K and V of one entry in one lane once its page is sealed, page granularity apart; the mean over
+  // layers.
+  uint64_t EntryBytes() const;
   bool operator==(const LaneShape&) const = default;
 };
 
@@ -47,6 +60,7 @@ struct PageRef {
   uint32_t base = 0;
   uint8_t filled = 0;
   PlaneForm k_form, v_form;
+  bool sealed = false;
   uint64_t live = 0;
   uint64_t mark = 0;  // a flag per entry
 
@@ -83,6 +97,17 @@ class LaneSet {
   uint32_t max_entries_per_lane() const;
   uint64_t dropped() const { return dropped_; }
   bool frozen() const { return frozen_; }
+  // Whether pages are sealed as they leave the window; not before a prompt's end, if the shape says
+  // so.
+  bool sealing() const { return sealing_; }
+  // Positions below are sealed.
+  uint32_t sealed_end() const { return sealing_ ? shape_.seals.End(next_position_) : 0; }
+  // Whether a lane set with the first `position` positions can be made of this one: it has dropped
+  // nothing, and what is sealed of it would be of the other.
+  bool CanCutAt(uint32_t position) const {
+    return dropped_ == 0 && position <= next_position_ &&
+           (!sealing_ || shape_.seals.End(position) == sealed_end());
+  }
   uint64_t side_bytes() const {
     return side_bytes_;
   }  // that count against the budget beside planes
@@ -110,6 +135,9 @@ class LaneSet {
   size_t LaneIndex(uint32_t layer, uint32_t head) const {
     return size_t{layer - shape_.first_layer} * shape_.n_kv_heads + head;
   }
+  LayerForms FormsOf(size_t lane) const {
+    return shape_.Forms(shape_.first_layer + static_cast<uint32_t>(lane / shape_.n_kv_heads));
+  }
   bool HasLayer(uint32_t layer) const {
     return layer >= shape_.first_layer && layer - shape_.first_layer < shape_.n_layers;
   }
@@ -133,6 +161,7 @@ class LaneSet {
   bool frozen_ = false;
   bool lent_ = false;       // its pages are shared together with their places in the grant
   bool appending_ = false;  // a cursor is open
+  bool sealing_ = false;
   mutable std::vector<ViewCache> views_;
 };
 

@@ -288,6 +288,17 @@ void Pool::ShareInPlace(ReservationId id) {
   Retag(id);
 }
 
+void Pool::ShareInPlace(PlaneId id) {
+  const ReservationId owner = Owner(id);
+  if (owner == kNoReservation) return;
+  const size_t bytes = Bytes(id);
+  Reservation::Count& count = reservations_.at(owner).counts.at(bytes);
+  --count.taken;
+  --count.granted;
+  ++sizes_.at(bytes).shared;
+  planes_[id.index].tag = 0;
+}
+
 // Planes that name the old tag have no owner any more.
 void Pool::Retag(ReservationId id) {
   Reservation& reservation = reservations_.at(id);
@@ -447,12 +458,7 @@ void Pool::Drop(PlaneId id, ReservationId by) {
   if (rested && !rests) --size.resting;
   if (rests && !rested) ++size.resting;
   if (plane.references > 0) {
-    if (owner == kNoReservation || owner != by) return;
-    Reservation::Count& count = reservations_.at(owner).counts.at(bytes);
-    --count.taken;
-    --count.granted;
-    ++size.shared;
-    plane.tag = 0;
+    if (owner == by) ShareInPlace(id);
     return;
   }
   if (owner != kNoReservation) {

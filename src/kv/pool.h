@@ -110,6 +110,8 @@ class Pool {
   // The same, but the planes take their place in the grant with them: it needs no room, and the
   // reservation is left with what it has not taken.
   void ShareInPlace(ReservationId id);
+  // The same for one plane; nothing happens to one that is shared already.
+  void ShareInPlace(PlaneId id);
   // Grants less: no fewer planes than are taken, and nothing that was not granted before. Side
   // bytes are not touched.
   void Shrink(ReservationId id, const Demand& demand);

@@ -49,6 +49,7 @@ LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand&
   set->reservation_ = reservation;
   set->side_bytes_ = demand.side_bytes();
   set->packs_ = demand.positions() > 0;
+  set->sealing_ = shape.seals.recent > 0 && !shape.seals.at_prompt_end;
   set->lanes_.resize(shape.lanes());
   set->views_.resize(shape.lanes());
   return Adopt(std::move(set));
@@ -70,15 +71,32 @@ std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bo
     CHECK(pool_.Share(parent.reservation_));
     parent.fork_position_ = parent.next_position_;
   } else if (!parent.frozen_) {
-    pool_.ShareInPlace(parent.reservation_);
-    parent.lent_ = true;
+    LendPages(parent);
   }
   set->shape_ = parent.shape_;
   set->role_ = parent.role_;
   set->packs_ = own.positions() > 0;
+  set->sealing_ = parent.sealing_;
   set->lanes_.resize(parent.lanes_.size());
   set->views_.resize(parent.lanes_.size());
   return set;
+}
+
+// Pages become shared together with their places in the grant. Those that will be sealed keep
+// theirs: their planes go back and are taken again.
+void Store::LendPages(LaneSet& parent) {
+  parent.lent_ = true;
+  if (!parent.sealing_) return pool_.ShareInPlace(parent.reservation_);
+  for (size_t lane = 0; lane < parent.lanes_.size(); ++lane) {
+    for (const PageRef& page : parent.lanes_[lane].tail) {
+      if (WillBeSealed(parent, lane, page)) break;
+      page.ForEachPlane([&](PlaneId id) { pool_.ShareInPlace(id); });
+    }
+  }
+}
+
+bool Store::WillBeSealed(const LaneSet& set, size_t lane, const PageRef& page) {
+  return !page.sealed && set.sealing_ && set.FormsOf(lane).seals();
 }
 
 Demand Store::ForkRoom(const LaneSet& parent, const Demand& own, bool cut) const {
@@ -105,9 +123,10 @@ LaneSetHandle Store::Fork(LaneSetHandle& parent_handle, const Demand& own) {
 LaneSetHandle Store::ForkAt(LaneSetHandle& parent_handle, uint32_t position, const Demand& own) {
   CHECK(parent_handle && parent_handle.store_ == this);
   LaneSet& parent = *parent_handle.set_;
-  CHECK(parent.dropped_ == 0 && position > 0 && position <= parent.next_position_);
+  CHECK(position > 0 && parent.CanCutAt(position));
   // A parent that never packs copies nothing: full pages are never written, and nobody else gets
   // to see its open page.
+  const bool lends = !parent.frozen_ && !parent.packs_;
   std::unique_ptr<LaneSet> set = BeginFork(parent, own, /*whole=*/parent.packs_);
   if (!set) return {};
   const uint32_t full = position / kPageEntries, rest = position % kPageEntries;
@@ -117,13 +136,14 @@ LaneSetHandle Store::ForkAt(LaneSetHandle& parent_handle, uint32_t position, con
     Lane& lane = set->lanes_[i];
     CHECK(parent.lanes_[i].body.empty());
     lane.tail.assign(from.begin(), from.begin() + full);
-    for (const PageRef& page : lane.tail) {
+    for (PageRef& page : lane.tail) {
       page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
+      if (lends && WillBeSealed(parent, i, page)) CopyOpenPage(*set, i, page);
     }
     if (rest > 0) {
       PageRef page = from[full];
       page.ForEachPlane([&](PlaneId id) { pool_.AddReference(id); });
-      CopyOpenPage(*set, page);
+      CopyOpenPage(*set, i, page);
       page.filled = static_cast<uint8_t>(rest);
       page.live = (uint64_t{1} << rest) - 1;
       lane.tail.push_back(page);
@@ -247,6 +267,7 @@ Ledger Store::ledger() const {
     ledger.entries += set->n_entries();
   }
   ledger.entries_dropped = dropped_total_;
+  ledger.rows_nonfinite = rows_nonfinite_;
   ledger.entries_peak_per_lane = entries_peak_per_lane_;
   return ledger;
 }

@@ -11,6 +11,10 @@
 //          enter the body then, entries move only when pages would be too many, and a page without
 //          entries is free at once. The last, open page stays in the tail with its dead bits. A set
 //          whose demand has no positions (nothing was to be dropped) is not packed.
+// Sealing  [contract: seal.position] Pages that leave the window of recent entries change their
+// form
+//          (encoding.h), as an act of the append cursor, out of the grant. In lanes that seal,
+//          pages enter the body when they are sealed, and only sealed pages are packed.
 // Sharing  [contract: store.fork] Pages that other lane sets see too come before the lane's own and
 //          stay as they are while half of their entries live. A run of them that ends where the
 //          lane's own pages begin is copied out and released once less than half of it lives.
@@ -54,15 +58,21 @@ class LaneSetHandle {
   std::unique_ptr<LaneSet> set_;
 };
 
-// Rows of one pass on their way into one lane set: every layer appends the same number of rows, in
-// any order of layers, then Finish advances the position. Without Finish the lane set can only be
-// given back.
+// Rows of one pass on their way into one lane set: every layer appends the same rows, in any order
+// of layers, then Finish advances the position. Without Finish the lane set can only be given back.
+// A layer takes its rows in blocks: attention of a block comes before the pages that it fills up
+// are sealed, so what a row sees never depends on how many others share its pass.
 class AppendCursor {
  public:
   uint32_t n_rows() const { return n_rows_; }
   uint32_t first_position() const { return first_position_; }
   const LaneShape& shape() const;
-  // k, v: n_rows x (n_kv_heads * head_dim) floats, keys as they are to be stored (after RoPE).
+  // Rows that a layer has so far, and how many it takes next: all that are left, unless its pages
+  // are sealed.
+  uint32_t n_appended(uint32_t layer) const;
+  uint32_t BlockRows(uint32_t layer) const;
+  // The next BlockRows(layer) rows. k, v: n_kv_heads * head_dim floats each, keys as they are to be
+  // stored (after RoPE).
   void Append(uint32_t layer, Rows k, Rows v);
   // The lane with the rows appended so far; valid until the store's next append or commit.
   LaneView View(uint32_t layer, uint32_t head) const;
@@ -73,7 +83,7 @@ class AppendCursor {
   Store* store_ = nullptr;
   LaneSet* set_ = nullptr;
   uint32_t n_rows_ = 0, first_position_ = 0;
-  std::vector<bool> appended_;  // by layer
+  std::vector<uint32_t> appended_;  // rows by layer
 };
 
 // Upper bound of what a lane set may come to hold.
@@ -81,14 +91,16 @@ struct Growth {
   uint64_t tokens = 0;  // most positions ever appended
   uint64_t cap = 0;     // most live entries per lane after a commit; 0: nothing is ever dropped
   uint64_t rows = 0;    // most rows appended between two commits (with a cap)
+  uint64_t prompt = 0;  // tokens before anything is sealed, where that waits for a prompt's end
 };
 // Planes that a lane set of this shape needs at most.
 Demand MaxDemand(const LaneShape& shape, const Growth& growth);
 // Planes of its own that a fork made at `position` needs at most to append `rows` more positions.
 Demand ForkDemand(const LaneShape& shape, uint32_t position, uint64_t rows, const Growth& growth);
 // Pages of its own per lane that a fork made at `position` keeps within, `rows` positions later:
-// those that the rows touch, and what may be copied out of shared pages meanwhile.
-uint64_t ForkPages(uint32_t position, uint64_t rows);
+// those that the rows touch, and what may be copied out of shared pages meanwhile. With a rule: of
+// sealed pages, of which events make new ones.
+uint64_t ForkPages(const SealRule* rule, uint32_t position, uint64_t rows);
 
 struct Ledger {
   uint64_t budget_bytes = 0;
@@ -99,6 +111,7 @@ struct Ledger {
   uint64_t bytes_tables = 0;                             // page references and plane tables
   uint64_t bytes_by_use[kPlaneUses] = {};
   uint64_t entries = 0, entries_dropped = 0;  // live now; dropped since the start
+  uint64_t rows_nonfinite = 0;  // sealed as 8-bit integers without a finite scale, since the start
   uint32_t entries_peak_per_lane = 0;
 };
 
@@ -114,10 +127,10 @@ class Store {
   // handle when that does not fit now. A parent that is not frozen keeps its reservation whole
   // beside what it shares.
   LaneSetHandle Fork(LaneSetHandle& parent, const Demand& own);
-  // The same with the parent's first `position` positions alone. CHECKs that it has dropped
-  // nothing. The page that the cut falls into is copied; nothing that a plan protected is taken
-  // over. A live parent that never packs needs no room beside what it shares; from then on it can
-  // be cut again, but neither lose entries nor be forked whole until it is frozen.
+  // The same with the parent's first `position` positions alone. CHECKs LaneSet::CanCutAt. The page
+  // that the cut falls into is copied; nothing that a plan protected is taken over. A live parent
+  // that never packs needs no room beside what it shares (what it will seal is copied); from then
+  // on it can be cut again, but neither lose entries nor be forked whole until it is frozen.
   LaneSetHandle ForkAt(LaneSetHandle& parent, uint32_t position, const Demand& own);
   // More planes for a lane set; false when they do not fit now.
   bool Extend(LaneSetHandle& set, const Demand& more);
@@ -129,6 +142,9 @@ class Store {
   void Shrink(LaneSetHandle& set, const Demand& demand);
   // What was recorded beside a lane set is no more.
   void ReturnSide(LaneSetHandle& set);
+  // The prompt's end, where sealing waits for it: seals what is due, and packs what was dropped
+  // from. From now on pages are sealed as they leave the window.
+  void StartSealing(LaneSetHandle& set);
   // No more appends or commits: the unused reservation is given back.
   void Freeze(LaneSetHandle& set);
 
@@ -158,18 +174,30 @@ class Store {
   friend class LaneSetHandle;
   friend class AppendCursor;
   struct Packing;
+  struct Sealing;
 
   LaneSetHandle Adopt(std::unique_ptr<LaneSet> set);
   std::unique_ptr<LaneSet> BeginFork(LaneSet& parent, const Demand& own, bool whole);
+  void LendPages(LaneSet& parent);
+  static bool WillBeSealed(const LaneSet& set, size_t lane, const PageRef& page);
   void Release(LaneSet& set);
   LaneSet& Changeable(LaneSetHandle& handle) const;
 
   // append.cc
-  void AppendRows(LaneSet& set, uint32_t layer, uint32_t n_rows, Rows k, Rows v);
-  void GrowTail(LaneSet& set, size_t lane, uint32_t n_rows);
-  void CopyOpenPage(LaneSet& set, PageRef& page);
-  PageRef TakePage(LaneSet& set);
+  void AppendRows(LaneSet& set, uint32_t layer, uint32_t first, Rows k, Rows v);
+  void GrowTail(LaneSet& set, size_t lane, uint32_t first, uint32_t n_rows);
+  void CopyOpenPage(LaneSet& set, size_t lane, PageRef& page);
+  PlaneId TakePlane(LaneSet& set, PlaneForm form);
+  PageRef TakePage(LaneSet& set, size_t lane, bool sealed);
   bool IsShared(const PageRef& page) const { return pool_.References(page.k) > 1; }
+
+  // seal.cc
+  void SealBehind(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t n_seen);
+  void SealLanes(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t n_seen);
+  PageRef TakeSealed(LaneSet& set, size_t lane, const PageRef& page);
+  size_t SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, uint64_t live, PlaneId from,
+                   PlaneId to);
+  void PruneRows(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t begin, uint32_t end);
 
   // commit.cc
   void CheckPlan(const LaneSet& set, const Plan& plan) const;
@@ -177,8 +205,10 @@ class Store {
   std::vector<uint32_t> Positions(const Lane& lane) const;
   void DropEntries(LaneSet& set, size_t lane, const std::vector<uint32_t>& indices);
   void Tidy(LaneSet& set, size_t lane);
+  void Pack(LaneSet& set, const std::vector<size_t>& lanes);
   size_t SharedPages(const Lane& lane) const;
-  size_t CopyFrom(const LaneSet& set, const Lane& lane, size_t shared) const;
+  static uint64_t OpenPages(const LaneSet& set, size_t lane);
+  size_t CopyFrom(const LaneSet& set, size_t lane, size_t shared) const;
   void PackInPlace(LaneSet& set, const std::vector<size_t>& lanes);
   void CopyOut(LaneSet& set, const std::vector<size_t>& lanes);
   bool Prepare(LaneSet& set, size_t lane, size_t first, size_t own, uint64_t fresh,
@@ -187,7 +217,7 @@ class Store {
 
   // integrity.cc
   void CheckLane(const LaneSet& set, size_t lane) const;
-  void CheckPage(const LaneSet& set, const PageRef& page) const;
+  void CheckPage(const LaneSet& set, size_t lane, const PageRef& page) const;
   void CheckViews(const LaneSet& set, size_t lane) const;
 
   PageView ViewOf(const PageRef& page) const;
@@ -196,7 +226,7 @@ class Store {
   Workers* workers_;
   Pool pool_;
   std::vector<LaneSet*> sets_;  // all alive
-  uint64_t dropped_total_ = 0;
+  uint64_t dropped_total_ = 0, rows_nonfinite_ = 0;
   uint32_t entries_peak_per_lane_ = 0;
 };
 

@@ -19,15 +19,22 @@ struct StressCase {
   uint32_t head_dim;
   int steps;
   uint64_t budget_bytes;
+  // Forms of sealed pages, and the window that they leave; 0: nothing is sealed.
+  PlaneForm k_sealed = {}, v_sealed = {};
+  uint32_t recent = 0;
 };
 
 std::ostream& operator<<(std::ostream& out, const StressCase& c) {
   return out << "k codec " << int(c.k_form.codec) << ", v codec " << int(c.v_form.codec) << ", dim "
-             << c.head_dim;
+             << c.head_dim << ", recent " << c.recent;
 }
 
 // Entries are immutable: forks share them.
-using OracleLane = std::vector<std::shared_ptr<const DecodedEntry>>;
+struct OracleEntry {
+  uint32_t position = 0;
+  DecodedEntry open, sealed;
+};
+using OracleLane = std::vector<std::shared_ptr<const OracleEntry>>;
 
 struct OracleSet {
   LaneSetHandle handle;
@@ -63,7 +70,11 @@ class Stress {
                .n_kv_heads = 2,
                .head_dim = c.head_dim,
                .k_form = c.k_form,
-               .v_form = c.v_form} {}
+               .v_form = c.v_form} {
+    if (c.recent == 0) return;
+    shape_.layers.assign(2, {.k = {c.k_form, c.k_sealed}, .v = {c.v_form, c.v_sealed}});
+    shape_.seals.recent = c.recent;
+  }
 
   void Run(int steps) {
     for (int step = 0; step < steps; ++step) {
@@ -158,8 +169,13 @@ class Stress {
       return whole == sets_.end() ? void() : ForkAt(**whole);
     }
     auto set = std::make_unique<OracleSet>();
-    const uint32_t position = 1 + Below(parent.position);
+    // What is sealed of the parent must be of the child.
+    const uint32_t end = shape_.seals.End(parent.position);
+    const uint32_t least = end == 0 ? 1 : end + shape_.seals.recent;
+    const uint32_t position = least + Below(parent.position - least + 1);
     const uint64_t rows = 1 + Below(300);
+    EXPECT_TRUE(parent.handle->CanCutAt(position));
+    EXPECT_EQ(parent.handle->CanCutAt(least - 1), end == 0);
     set->growth = RandomGrowth(position + rows);
     set->granted = ForkDemand(shape_, position, rows, set->growth);
     set->handle = store_.ForkAt(parent.handle, position, set->granted);
@@ -230,12 +246,14 @@ class Stress {
     for (uint32_t i = 0; i < shape_.n_layers; ++i) {
       const uint32_t nth = (i + n) % shape_.n_layers;  // any order of layers
       RandomRows rows(shape_, n, rng_);
-      cursor.Append(shape_.first_layer + nth, rows.k(), rows.v());
+      AppendLayer(cursor, shape_.first_layer + nth, rows);
       for (uint32_t head = 0; head < shape_.n_kv_heads; ++head) {
         OracleLane& lane = set.lanes[nth * shape_.n_kv_heads + head];
         for (uint32_t row = 0; row < n; ++row) {
-          lane.push_back(std::make_shared<const DecodedEntry>(
-              rows.Entry(kernels_, row, head, set.position + row)));
+          const uint32_t position = set.position + row;
+          lane.push_back(std::make_shared<const OracleEntry>(
+              position, rows.Entry(kernels_, row, head, position),
+              rows.SealedEntry(kernels_, row, head, position)));
         }
         EXPECT_EQ(cursor.View(shape_.first_layer + nth, head).n_entries, lane.size());
       }
@@ -328,7 +346,9 @@ class Stress {
         size_t i = 0, wrong = 0;
         ForEachEntry(kernels_, view,
                      [&](uint32_t position, const float* k, size_t stride, const float* v) {
-                       const DecodedEntry& entry = *expected[i++];
+                       const OracleEntry& held = *expected[i++];
+                       const bool sealed = held.position < shape_.seals.End(set->position);
+                       const DecodedEntry& entry = sealed ? held.sealed : held.open;
                        wrong += position != entry.position;
                        for (size_t c = 0; c < shape_.head_dim; ++c) {
                          wrong += k[c * stride] != entry.k[c] || v[c] != entry.v[c];
@@ -379,6 +399,17 @@ INSTANTIATE_TEST_SUITE_P(Codecs, StoreStress,
                                          StressCase{Codec::kF16, Codec::kBF16, 40, 500, 2 << 20},
                                          StressCase{Codec::kQ4, Codec::kQ4, 40, 800, 1 << 20},
                                          StressCase{Codec::kQ4, Codec::kQ8, 18, 500, 512 << 10}));
+
+constexpr PlaneForm kSparse20 = {Codec::kSparseBF16, 20};
+INSTANTIATE_TEST_SUITE_P(
+    Seals, StoreStress,
+    testing::Values(
+        StressCase{Codec::kBF16, Codec::kBF16, 40, 250, 1 << 20, kSparse20, kSparse20, 32},
+        StressCase{Codec::kF16, Codec::kF16, 18, 400, 512 << 10, Codec::kF16,
+                   PlaneForm(Codec::kSparseF16, 5), 64},
+        StressCase{Codec::kBF16, Codec::kF16, 66, 200, 2 << 20, PlaneForm(Codec::kSparseI8, 24),
+                   Codec::kQ8, 32},
+        StressCase{Codec::kF16, Codec::kQ8, 36, 500, 512 << 10, Codec::kQ4, Codec::kQ8, 96}));
 
 }  // namespace
 }  // namespace kvasir

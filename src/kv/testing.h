@@ -46,6 +46,25 @@ inline std::vector<DecodedEntry> Decode(const Kernels& kernels, const LaneView& 
   return entries;
 }
 
+template <typename RowsOf>
+void AppendLayer(AppendCursor& cursor, uint32_t layer, RowsOf&& rows) {
+  while (cursor.BlockRows(layer) > 0) {
+    const uint32_t done = cursor.n_appended(layer), n = cursor.BlockRows(layer);
+    cursor.Append(layer, rows.k().Slice(done, n), rows.v().Slice(done, n));
+  }
+}
+
+// Appends `n` rows in the blocks that the lanes ask for. `rows(layer)` is called once per layer.
+template <typename MakeRows>
+void AppendAll(Store& store, LaneSetHandle& set, uint32_t n, MakeRows&& rows) {
+  AppendCursor cursor = store.Append(set, n);
+  const LaneShape shape = set->shape();
+  for (uint32_t layer = shape.first_layer; layer < shape.first_layer + shape.n_layers; ++layer) {
+    AppendLayer(cursor, layer, rows(layer));
+  }
+  cursor.Finish();
+}
+
 // Random rows of one pass: k and v of all heads side by side.
 class RandomRows {
  public:
@@ -60,21 +79,60 @@ class RandomRows {
   Rows k() { return {k_.data(), n_, stride() - 3, stride()}; }
   Rows v() { return {v_.data(), n_, stride() - 3, stride()}; }
 
-  // Row `i` of `head` after its codecs, at `position`.
+  // Row `i` of `head` as it was appended, at `position`; and after its page was sealed.
   DecodedEntry Entry(const Kernels& kernels, uint32_t i, uint32_t head, uint32_t position) const {
-    const size_t dim = shape_.head_dim, at = i * stride() + head * dim;
-    std::vector<uint8_t> plane_k(PlaneBytes(shape_.k_form, dim) + 64);
-    std::vector<uint8_t> plane_v(PlaneBytes(shape_.v_form, dim) + 64);
-    kernels.planes.encode_k[shape_.k_form.index()](&k_[at], dim, 1, dim, 0, plane_k.data());
-    kernels.planes.encode_v[shape_.v_form.index()](&v_[at], dim, 1, dim, 0, plane_v.data());
-    PageView page{.k = plane_k.data(), .v = plane_v.data(), .live = 1, .base = position};
-    page.filled = 1;
-    page.k_form = shape_.k_form;
-    page.v_form = shape_.v_form;
-    return Decode(kernels, {&page, 1, 1, shape_.head_dim})[0];
+    return EntryIn(kernels, i, head, position, /*sealed=*/false);
+  }
+  DecodedEntry SealedEntry(const Kernels& kernels, uint32_t i, uint32_t head,
+                           uint32_t position) const {
+    return EntryIn(kernels, i, head, position, /*sealed=*/true);
   }
 
  private:
+  // A row alone in its plane.
+  struct RowPlane {
+    PlaneForm form;
+    std::vector<uint8_t> bytes;
+  };
+  RowPlane Encoded(const Kernels& kernels, const float* row, PlaneForm form, bool keys) const {
+    const size_t dim = shape_.head_dim;
+    RowPlane plane = {form, std::vector<uint8_t>(PlaneBytes(form, dim) + 64)};
+    const auto& encode = keys ? kernels.planes.encode_k : kernels.planes.encode_v;
+    encode[form.index()](row, dim, 1, dim, 0, plane.bytes.data());
+    return plane;
+  }
+  RowPlane Sealed(const Kernels& kernels, const RowPlane& open, PlaneForm form, bool keys) const {
+    const size_t dim = shape_.head_dim;
+    if (form == open.form) return open;
+    RowPlane plane = {form, std::vector<uint8_t>(PlaneBytes(form, dim) + 64)};
+    if (IsSparse(form.codec)) {
+      const auto& pack = keys ? kernels.planes.pack_k : kernels.planes.pack_v;
+      pack[form.index()](open.bytes.data(), form.Shape(dim), nullptr, plane.bytes.data());
+      return plane;
+    }
+    std::vector<float> all(kPageEntries * dim), row(dim);
+    const auto& expand = keys ? kernels.planes.expand_k : kernels.planes.expand_v;
+    expand[open.form.index()](open.bytes.data(), open.form.Shape(dim), all.data());
+    for (size_t c = 0; c < dim; ++c) row[c] = all[keys ? c * kPageEntries : c];
+    return Encoded(kernels, row.data(), form, keys);
+  }
+  DecodedEntry EntryIn(const Kernels& kernels, uint32_t i, uint32_t head, uint32_t position,
+                       bool sealed) const {
+    const size_t at = i * stride() + head * size_t{shape_.head_dim};
+    const LayerForms forms = shape_.Forms(shape_.first_layer);
+    RowPlane k = Encoded(kernels, &k_[at], forms.k.open, true);
+    RowPlane v = Encoded(kernels, &v_[at], forms.v.open, false);
+    if (sealed) {
+      k = Sealed(kernels, k, forms.k.sealed, true);
+      v = Sealed(kernels, v, forms.v.sealed, false);
+    }
+    PageView page{.k = k.bytes.data(), .v = v.bytes.data(), .live = 1, .base = position};
+    page.filled = 1;
+    page.k_form = k.form;
+    page.v_form = v.form;
+    return Decode(kernels, {&page, 1, 1, shape_.head_dim})[0];
+  }
+
   LaneShape shape_;
   uint32_t n_;
   std::vector<float> k_, v_;

@@ -5,6 +5,7 @@
 // another one except through the lanes of its own segment.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/checked.h"
@@ -51,6 +52,19 @@ struct Span {
   uint32_t row = 0, n = 0, first = 0;
 };
 
+// The last rows of a span whose logits somebody wants.
+uint32_t Wanted(const Segment& segment, const Span& span) {
+  switch (segment.logits) {
+    case WantLogits::kAll:
+      return span.n;
+    case WantLogits::kLast:
+      return 1;
+    case WantLogits::kNone:
+      break;
+  }
+  return 0;
+}
+
 class Transformer final : public Model {
  public:
   Transformer(const ModelFile& file, const Kernels& kernels, Workers& workers,
@@ -69,11 +83,13 @@ class Transformer final : public Model {
  private:
   void LayOut(std::span<const Segment> segments);
   void Embed(std::span<const Segment> segments);
-  void AppendRows(std::span<const Segment> segments, uint32_t layer);
+  void TurnRows(uint32_t layer);
+  void AppendAndAttend(std::span<const Segment> segments, uint32_t layer,
+                       const ViewSink& view_sink);
+  void AddJobs(const Segment& segment, const Span& span, uint32_t begin, uint32_t end,
+               uint32_t layer);
   void AttentionBlock(std::span<const Segment> segments, uint32_t layer,
                       const QuerySink& query_sink, const ViewSink& view_sink);
-  void TakeViews(std::span<const Segment> segments, const Span& span, uint32_t layer,
-                 const ViewSink& view_sink);
   void ShowQueries(std::span<const Segment> segments, uint32_t layer, const QuerySink& query_sink);
   void MlpBlock(const LayerWeights& layer);
   void KeepWanted(std::span<const Segment> segments);
@@ -105,7 +121,8 @@ class Transformer final : public Model {
   Activations activations_;
   AttentionScratch attention_;
   std::vector<Span> spans_;
-  std::vector<LaneView> views_;
+  std::vector<LaneView> views_;                        // that a segment's rows read
+  std::vector<std::pair<uint32_t, uint32_t>> blocks_;  // rows of each span that are appended
   std::vector<AttentionJob> jobs_;
   uint32_t n_rows_ = 0;  // in the spans
 };
@@ -208,8 +225,8 @@ void Transformer::Embed(std::span<const Segment> segments) {
   }
 }
 
-// Norms and turns q and k, and hands k and v to the lanes.
-void Transformer::AppendRows(std::span<const Segment> segments, uint32_t layer) {
+// Norms and turns q and k.
+void Transformer::TurnRows(uint32_t layer) {
   const LayerWeights& w = weights_.layers[layer];
   const uint32_t d = config_.head_dim;
   ForRows(n_rows_, q_width_ + kv_width_, [&](size_t r) {
@@ -222,10 +239,6 @@ void Transformer::AppendRows(std::span<const Segment> segments, uint32_t layer) 
     turn(q_.row(r), config_.n_heads, w.q_norm);
     turn(k_.row(r), config_.n_kv_heads, w.k_norm);
   });
-  for (const Span& span : spans_) {
-    segments[span.segment].cursor->Append(layer, k_.First(n_rows_).Slice(span.row, span.n),
-                                          v_.First(n_rows_).Slice(span.row, span.n));
-  }
 }
 
 void Transformer::ShowQueries(std::span<const Segment> segments, uint32_t layer,
@@ -238,17 +251,63 @@ void Transformer::ShowQueries(std::span<const Segment> segments, uint32_t layer,
   }
 }
 
-// The lanes that a span's rows read.
-void Transformer::TakeViews(std::span<const Segment> segments, const Span& span, uint32_t layer,
-                            const ViewSink& view_sink) {
-  const Segment& segment = segments[span.segment];
+// Rows [begin, end) of a span against the lanes as they are now.
+void Transformer::AddJobs(const Segment& segment, const Span& span, uint32_t begin, uint32_t end,
+                          uint32_t layer, const ViewSink& view_sink) {
+  const AppendCursor& cursor = *segment.cursor;
+  const uint32_t group = config_.n_heads / config_.n_kv_heads;
   views_.clear();
-  for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
-    views_.push_back(segment.cursor->View(layer, h));
+  for (uint32_t h = 0; h < config_.n_kv_heads; ++h) views_.push_back(cursor.View(layer, h));
+  if (segment.chooses && config_.Window(layer) == 0) {
+    CHECK(view_sink && span.n == 1);
+    view_sink(span.segment, layer, q_.First(n_rows_).Slice(span.row, 1), views_);
   }
-  if (!segment.chooses || config_.Window(layer) > 0) return;
-  CHECK(view_sink && segment.tokens.size() == 1);
-  view_sink(span.segment, layer, q_.First(n_rows_).Slice(span.row, 1), views_);
+  for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
+    const size_t offset = size_t{h} * group * config_.head_dim;
+    jobs_.push_back({.lane = views_[h],
+                     .q = q_.row(span.row + begin) + offset,
+                     .out = heads_.row(span.row + begin) + offset,
+                     .row_stride = q_.First(n_rows_).stride,
+                     .rows = end - begin,
+                     .group = group,
+                     .first_position = cursor.first_position() + begin,
+                     .window = config_.Window(layer),
+                     .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))});
+  }
+}
+
+// Hands k and v to the lanes and attends, in the blocks of rows that each cursor asks for: between
+// two of them pages may be sealed. All segments go in step, so that a pass has as few fork-joins as
+// its longest segment needs.
+void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t layer,
+                                  const ViewSink& view_sink) {
+  const bool last = layer + 1 == config_.n_layers;
+  for (bool more = true; more;) {
+    more = false;
+    blocks_.clear();
+    for (const Span& span : spans_) {
+      AppendCursor& cursor = *segments[span.segment].cursor;
+      const uint32_t begin = cursor.n_appended(layer);
+      const uint32_t n = cursor.BlockRows(layer);
+      blocks_.emplace_back(begin, begin + n);
+      if (n == 0) continue;
+      cursor.Append(layer, k_.First(n_rows_).Slice(span.row + begin, n),
+                    v_.First(n_rows_).Slice(span.row + begin, n));
+      more |= begin + n < span.n;
+    }
+    // Views are taken after all appends: an append may move the planes of another sequence.
+    jobs_.clear();
+    for (size_t i = 0; i < spans_.size(); ++i) {
+      // Behind the last layer's lanes only the rows that want logits go on.
+      const Segment& segment = segments[spans_[i].segment];
+      const auto [begin, end] = blocks_[i];
+      const uint32_t first = last ? spans_[i].n - Wanted(segment, spans_[i]) : 0;
+      if (std::max(first, begin) < end) {
+        AddJobs(segment, spans_[i], std::max(first, begin), end, layer, view_sink);
+      }
+    }
+    if (!jobs_.empty()) Attention(kernels_, workers_, jobs_, attention_);
+  }
 }
 
 void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t layer,
@@ -257,33 +316,11 @@ void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t lay
   Norm(0, n_rows_, w.attn_norm);
   const MatMulJob qkv[] = {Job(w.q, q_, n_rows_), Job(w.k, k_, n_rows_), Job(w.v, v_, n_rows_)};
   Multiply(normed_, n_rows_, qkv);
-  AppendRows(segments, layer);
+  TurnRows(layer);
   if (query_sink) ShowQueries(segments, layer, query_sink);
-  // Behind the last layer's lanes only the rows that want logits go on.
+  AppendAndAttend(segments, layer, view_sink);
   if (layer + 1 == config_.n_layers) KeepWanted(segments);
   if (n_rows_ == 0) return;
-
-  const uint32_t group = config_.n_heads / config_.n_kv_heads;
-  const size_t stride = q_.First(n_rows_).stride;
-  // Views are taken after all appends: an append may move the planes of another sequence.
-  jobs_.clear();
-  for (const Span& span : spans_) {
-    TakeViews(segments, span, layer, view_sink);
-    const uint32_t first = segments[span.segment].cursor->first_position() + span.first;
-    for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
-      const size_t offset = size_t{h} * group * config_.head_dim;
-      jobs_.push_back({.lane = views_[h],
-                       .q = q_.row(span.row) + offset,
-                       .out = heads_.row(span.row) + offset,
-                       .row_stride = stride,
-                       .rows = span.n,
-                       .group = group,
-                       .first_position = first,
-                       .window = config_.Window(layer),
-                       .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))});
-    }
-  }
-  Attention(kernels_, workers_, jobs_, attention_);
   const MatMulJob output[] = {Job(w.attn_output, x_, n_rows_, true)};
   Multiply(heads_, n_rows_, output);
 }
@@ -299,17 +336,17 @@ void Transformer::MlpBlock(const LayerWeights& w) {
   Multiply(gate_, n_rows_, down);
 }
 
-// Drops the rows whose logits nobody wants and moves the others (residual and query) to the front.
+// Drops the rows whose logits nobody wants and moves the others (residual and attention's) to the
+// front.
 void Transformer::KeepWanted(std::span<const Segment> segments) {
   uint32_t kept = 0;
   for (Span& span : spans_) {
-    const WantLogits want = segments[span.segment].logits;
-    const uint32_t n = want == WantLogits::kAll ? span.n : want == WantLogits::kLast ? 1 : 0;
+    const uint32_t n = Wanted(segments[span.segment], span);
     const uint32_t from = span.row + span.n - n;
     if (from != kept) {
       for (uint32_t i = 0; i < n; ++i) {
         std::copy_n(x_.row(from + i), config_.hidden, x_.row(kept + i));
-        std::copy_n(q_.row(from + i), q_width_, q_.row(kept + i));
+        std::copy_n(heads_.row(from + i), q_width_, heads_.row(kept + i));
       }
     }
     span = {span.segment, kept, n, span.first + span.n - n};
@@ -349,12 +386,18 @@ void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& s
 
 }  // namespace
 
-LaneShape Model::MainLanes(PlaneForm k, PlaneForm v) const {
-  return {.n_layers = config().n_layers,
-          .n_kv_heads = config().n_kv_heads,
-          .head_dim = config().head_dim,
-          .k_form = k,
-          .v_form = v};
+LaneShape LanesOf(const ModelConfig& config, const Encoding& encoding) {
+  LaneShape shape = {.n_layers = config.n_layers,
+                     .n_kv_heads = config.n_kv_heads,
+                     .head_dim = config.head_dim,
+                     .k_form = encoding.k,
+                     .v_form = encoding.v};
+  if (encoding.rules.empty()) return shape;
+  LayerEncodings resolved = ResolveEncoding(encoding, config.n_layers, config.head_dim,
+                                            [&](uint32_t layer) { return config.Window(layer); });
+  shape.layers = std::move(resolved.layers);
+  shape.seals = resolved.seals;
+  return shape;
 }
 
 std::unique_ptr<Model> Model::Load(const ModelFile& file, const Kernels& kernels, Workers& workers,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <random>
 
 #include "model/testing.h"
 
@@ -68,7 +69,7 @@ class RandomModel : public ::testing::TestWithParam<std::tuple<const char*, cons
     return {.kernels = std::get<1>(GetParam()),
             .threads = threads,
             .compute = compute,
-            .codec = compute == Compute::kExact ? Codec::kF32 : Codec::kF16,
+            .encoding = testing::DenseFor(compute),
             .max_rows = 64};
   }
 };
@@ -188,6 +189,89 @@ TEST(Forward, SaysWhichRowTheLogitsBelongTo) {
   using Call = std::pair<size_t, uint32_t>;
   EXPECT_THAT(calls,
               ::testing::ElementsAre(Call{0, 3}, Call{2, 0}, Call{2, 1}, Call{2, 2}, Call{2, 3}));
+}
+
+// Both planes, or one, of layers in other forms behind a window of `recent`.
+Encoding Sealing(Codec k, Codec v, uint32_t recent) {
+  Encoding encoding;
+  const auto rule = [&](Codec codec, bool keys) {
+    EncodingRule r = {.keys = keys, .values = !keys, .codec = codec, .recent = recent};
+    r.open = codec == Codec::kSparseBF16 || codec == Codec::kSparseI8 ? Codec::kBF16 : Codec::kF16;
+    if (IsSparse(codec)) r.thousandths = 700;
+    encoding.rules.push_back(r);
+  };
+  rule(k, true);
+  if (v != Codec::kF16) rule(v, false);
+  encoding.seals.recent = recent;
+  return encoding;
+}
+
+std::vector<int32_t> ManyTokens(size_t n, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<int32_t> tokens(n);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(rng() % 60);
+  return tokens;
+}
+
+// What a row reads sealed is a function of its position: whatever shares its pass, and however wide
+// the passes were.
+TEST(SealedLanes, GiveEqualBitsInBlocksOfAnySizeBesideOthersAndWithAnyNumberOfThreads) {
+  const Encoding encodings[] = {Sealing(Codec::kSparseBF16, Codec::kSparseBF16, 32),
+                                Sealing(Codec::kSparseI8, Codec::kF16, 64),
+                                Sealing(Codec::kQ8, Codec::kQ4, 32)};
+  const std::vector<int32_t> a = ManyTokens(600, 1), b = ManyTokens(333, 2);
+  for (const Encoding& encoding : encodings) {
+    for (const Kernels* kernels : AvailableKernels()) {
+      const bool best = kernels == &BestKernels();
+      if (!best && &encoding != encodings) continue;
+      const auto options = [&](size_t threads) {
+        return RunnerOptions{.kernels = kernels,
+                             .threads = threads,
+                             .compute = Compute::kFast,
+                             .encoding = encoding,
+                             .max_rows = 640};
+      };
+      const Logits whole = Runner(ModelPath("llama_gqa2"), options(1)).Feed(a, a.size());
+      Runner runner(ModelPath("llama_gqa2"), options(2));
+      const std::vector<size_t> blocks =
+          best ? std::vector<size_t>{1, 63, 64, 512, 600} : std::vector<size_t>{63};
+      for (const size_t block : blocks) {
+        EXPECT_TRUE(SameBits(runner.Feed(a, block), whole)) << "blocks of " << block;
+      }
+      const Logits alone_b = runner.Feed(b, b.size());
+      LaneSetHandle lanes_a = runner.Sequence(a.size()), lanes_b = runner.Sequence(b.size());
+      Logits logits_a, logits_b;
+      for (size_t at_a = 0, at_b = 0, step = 0; at_a < a.size() || at_b < b.size(); ++step) {
+        const size_t n_a = std::min(a.size() - at_a, step * 37 % 101);
+        const size_t n_b = std::min(b.size() - at_b, step * 53 % 89);
+        std::vector<Runner::Piece> pieces;
+        if (n_a > 0) pieces.push_back({&lanes_a, std::span(a).subspan(at_a, n_a), &logits_a});
+        if (n_b > 0) pieces.push_back({&lanes_b, std::span(b).subspan(at_b, n_b), &logits_b});
+        if (!pieces.empty()) runner.Pass(pieces);
+        at_a += n_a;
+        at_b += n_b;
+      }
+      EXPECT_TRUE(SameBits(logits_a, whole));
+      EXPECT_TRUE(SameBits(logits_b, alone_b));
+      runner.store().CheckIntegrity();
+    }
+  }
+}
+
+// Rows that nobody wants logits of, and rows of a pass that is wanted in part.
+TEST(SealedLanes, TheLastLayerSealsWithoutAttention) {
+  const std::vector<int32_t> tokens = ManyTokens(400, 3);
+  Runner runner(ModelPath("llama_gqa2"),
+                {.compute = Compute::kFast,
+                 .encoding = Sealing(Codec::kSparseF16, Codec::kSparseBF16, 32),
+                 .max_rows = 400});
+  const Logits whole = runner.Feed(tokens, 400);
+  LaneSetHandle lanes = runner.Sequence(400);
+  Logits last;
+  runner.Pass({{&lanes, std::span(tokens).first(170), &last, WantLogits::kNone}});
+  runner.Pass({{&lanes, std::span(tokens).subspan(170, 200), &last, WantLogits::kLast}});
+  runner.Pass({{&lanes, std::span(tokens).subspan(370), &last, WantLogits::kLast}});
+  EXPECT_TRUE(SameBits(last, {whole[369], whole[399]}));
 }
 
 TEST(Load, ReportsProgressThatEndsAtOne) {

@@ -52,6 +52,9 @@ struct ModelOptions {
   uint32_t max_rows = 512;  // most rows of a pass
 };
 
+// The main lanes of a model. Errors: kUsage, those of ResolveEncoding.
+LaneShape LanesOf(const ModelConfig& config, const Encoding& encoding);
+
 class Model {
  public:
   // Repacks the weights; the file's mapped pages are released, except what embedding lookups touch.
@@ -65,7 +68,7 @@ class Model {
   virtual uint32_t max_rows() const = 0;
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t scratch_bytes() const = 0;
-  LaneShape MainLanes(PlaneForm k, PlaneForm v) const;
+  LaneShape MainLanes(const Encoding& encoding) const { return LanesOf(config(), encoding); }
   // Of the key projection of a layer, n_kv_heads * head_dim floats; empty where there is none.
   virtual std::span<const float> key_bias(uint32_t layer) const = 0;
 

@@ -74,7 +74,7 @@ class RealModelLosses : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(RealModelLosses, AreThoseOfTransformersInTheExactPath) {
-  Runner runner(path_, {.compute = Compute::kExact, .codec = Codec::kF32});
+  Runner runner(path_, {.compute = Compute::kExact, .encoding = {Codec::kF32, Codec::kF32}});
   const Losses losses = Measure(runner, expected_.ids, 512);
   for (size_t i = 0; i < losses.nll.size(); ++i) {
     ASSERT_NEAR(losses.nll[i], expected_.nll[i], 1e-3) << "token " << i + 1;
@@ -82,7 +82,7 @@ TEST_P(RealModelLosses, AreThoseOfTransformersInTheExactPath) {
 }
 
 TEST_P(RealModelLosses, AreCloseInTheFastPath) {
-  Runner runner(path_, {.compute = Compute::kFast, .codec = Codec::kF16});
+  Runner runner(path_, {.compute = Compute::kFast, .encoding = {Codec::kF16, Codec::kF16}});
   const Losses losses = Measure(runner, expected_.ids, 512);
   EXPECT_NEAR(losses.mean(), expected_.mean(), 0.005 * expected_.mean());
   size_t differ = 0;
@@ -110,7 +110,7 @@ TEST(SmolLm2, GivesEqualBitsWhateverTheBlocksTheThreadsAndTheNeighbours) {
         return RunnerOptions{.kernels = kernels,
                              .threads = threads,
                              .compute = compute,
-                             .codec = compute == Compute::kFast ? Codec::kF16 : Codec::kF32,
+                             .encoding = testing::DenseFor(compute),
                              .max_rows = 128};
       };
       const Logits whole = Runner(path, options(2)).Feed(tokens, tokens.size());

@@ -16,11 +16,17 @@ namespace kvasir::testing {
 
 using Logits = std::vector<std::vector<float>>;  // a row per token
 
+// What the arithmetic keeps lanes in unless asked for something else.
+inline Encoding DenseFor(Compute compute) {
+  const Codec codec = compute == Compute::kExact ? Codec::kF32 : Codec::kF16;
+  return {.k = codec, .v = codec};
+}
+
 struct RunnerOptions {
   const Kernels* kernels = &BestKernels();
   size_t threads = 2;
   Compute compute = Compute::kExact;
-  Codec codec = Codec::kF32;
+  Encoding encoding = {.k = Codec::kF32, .v = Codec::kF32};
   uint32_t max_rows = 512;
 };
 
@@ -31,7 +37,7 @@ class Runner {
         workers_(options.threads),
         model_(Model::Load(file_, *options.kernels, workers_,
                            {.compute = options.compute, .max_rows = options.max_rows})),
-        shape_(model_->MainLanes(options.codec, options.codec)),
+        shape_(model_->MainLanes(options.encoding)),
         store_(256 << 20, *options.kernels, &workers_) {}
 
   Model& model() { return *model_; }

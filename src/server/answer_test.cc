@@ -58,7 +58,7 @@ class AnswerTest : public ::testing::Test {
  protected:
   AnswerTest() : raw_(tokenizer_, nullptr) {
     options_.kv_memory = 8 << 20;
-    options_.k_form = options_.v_form = Codec::kF32;
+    options_.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     engine_ = std::make_unique<Engine>(model_, &tokenizer_, BestKernels(), workers_, options_);
     loop_ = std::make_unique<EngineLoop>(*engine_, EngineLoopOptions{}, nullptr);
   }

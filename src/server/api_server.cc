@@ -313,6 +313,7 @@ HttpReply ApiServer::Kv(const HttpRequest&) {
                {"bytes_tables", ledger.bytes_tables},
                {"bytes_by_codec", std::move(by_use)},
                {"bytes_side", ledger.bytes_side},
+               {"rows_nonfinite", ledger.rows_nonfinite},
                {"entries", ledger.entries},
                {"entries_dropped", ledger.entries_dropped},
                {"snapshots", s.stats.n_snapshots},

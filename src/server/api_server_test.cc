@@ -46,7 +46,7 @@ class ApiServerTest : public ::testing::Test {
         api_("tiny", "1.2.3") {
     EngineOptions options;
     options.kv_memory = 8 << 20;
-    options.k_form = options.v_form = Codec::kF32;
+    options.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     engine_ = std::make_unique<Engine>(model_, &tokenizer_, BestKernels(), workers_, options);
     loop_ = std::make_unique<EngineLoop>(*engine_, EngineLoopOptions{}, &metrics_);
     routes_ = api_.Routes();

@@ -51,7 +51,7 @@ class EngineLoopTest : public ::testing::Test {
  protected:
   EngineLoopTest() {
     options_.kv_memory = 8 << 20;
-    options_.k_form = options_.v_form = Codec::kF32;
+    options_.encoding = {.k = Codec::kF32, .v = Codec::kF32};
     options_.max_sequences = 4;
   }
   void SetUp() override {

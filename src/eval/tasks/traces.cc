@@ -47,32 +47,42 @@ Draft MakeTrace(const DraftRequest& request, Generator& generator) {
   return std::move(builder.draft());
 }
 
+// As many as a suite may ask for. Words, since small models mix up single letters.
+constexpr std::array<std::string_view, 26> kRegisterNames = {
+    "red",  "blue", "green", "gold", "pink", "black", "white", "brown", "gray",
+    "lime", "navy", "teal",  "rose", "sand", "wood",  "iron",  "stone", "glass",
+    "salt", "snow", "rain",  "wind", "fire", "moon",  "star",  "sea"};
+
 // Latest value per register, often written long ago. Values stay from 0 to 99 by the choice of what
-// is added or taken away, so that no rule about overflow stands between memory and answer.
+// is added or taken away, so that no rule about overflow stands between memory and answer; and they
+// are said in one form everywhere, so that small models find them.
 Problem DrawRegs(uint64_t n, const TaskParams& params, Generator& generator) {
   const uint64_t m = params.registers;
-  const auto name = [](uint64_t r) { return static_cast<char>('A' + r); };
+  const auto name = [](uint64_t r) { return kRegisterNames[r]; };
   std::vector<uint64_t> values(m);
+  const auto all = [&] {
+    std::string text;
+    for (uint64_t r = 0; r < m; ++r) {
+      text += fmt::format("{}{} is {}", r > 0 ? ", " : "", name(r), values[r]);
+    }
+    return text;
+  };
+  for (uint64_t& value : values) value = generator.Below(100);
   Problem problem;
-  problem.text = "Start:";
-  for (uint64_t r = 0; r < m; ++r) {
-    values[r] = generator.Below(100);
-    problem.text += fmt::format(" {}={}", name(r), values[r]);
-  }
-  problem.text += "\n";
+  problem.text = fmt::format("Start: {}\n", all());
   for (uint64_t i = 1; i <= n; ++i) {
     const uint64_t target = generator.Below(m), source = generator.Below(m);
     const uint64_t before = values[source], after = generator.Below(100);
     const char sign = after < before ? '-' : '+';
     const uint64_t change = after < before ? before - after : after - before;
-    problem.text += fmt::format("{}. {} = {} {} {}\n", i, name(target), name(source), sign, change);
-    problem.steps += fmt::format("{}. {} = {} {} {} = {} {} {} = {}\n", i, name(target),
-                                 name(source), sign, change, before, sign, change, after);
+    problem.text +=
+        fmt::format("update {}: {} = {} {} {}\n", i, name(target), name(source), sign, change);
+    problem.steps += fmt::format("update {}: {} = {} {} {}; {} is {}, {} {} {} = {}, so {} is {}\n",
+                                 i, name(target), name(source), sign, change, name(source), before,
+                                 before, sign, change, after, name(target), after);
     values[target] = after;
   }
-  for (uint64_t r = 0; r < m; ++r) {
-    problem.answer += fmt::format("{}{}={}", r > 0 ? " " : "", name(r), values[r]);
-  }
+  problem.answer = all();
   return problem;
 }
 
@@ -83,33 +93,35 @@ Problem DrawChain(uint64_t n, const TaskParams& params, Generator& generator) {
   const uint64_t factor = generator.OneOf(kFactors);
   uint64_t x = generator.Below(100);
   Problem problem;
-  problem.text = fmt::format("x0 = {}, a = {}\n", x, factor);
+  problem.text = fmt::format("Each time multiply by {}. x0 is {}.\n", factor, x);
   for (uint64_t i = 1; i <= n; ++i) {
-    const uint64_t b = generator.Below(100), next = factor * x + b;
-    problem.text += fmt::format("b{} = {}\n", i, b);
-    problem.steps += fmt::format("{} * {} + b{} = {} * {} + {} = {}, x{} = {}\n", factor, x, i,
-                                 factor, x, b, next, i, next % 100);
+    const uint64_t b = generator.Below(100), product = factor * x, next = product + b;
+    problem.text += fmt::format("b{} is {}\n", i, b);
+    problem.steps +=
+        fmt::format("{} * {} = {}, b{} is {}, {} + {} = {}, keep {}, so x{} is {}\n", factor, x,
+                    product, i, b, product, b, next, next % 100, i, next % 100);
     x = next % 100;
   }
-  problem.answer = fmt::format("{}", x);
+  problem.answer = fmt::format("x{} is {}", n, x);
   return problem;
 }
 
-// The values stand nowhere but in the model's own output; one of them is asked for at the end.
+// The values stand nowhere but in the model's own output; the line of one step is asked for again
+// at the end.
 Problem DrawSelfRecall(uint64_t n, const TaskParams& params, Generator& generator) {
-  uint64_t value = generator.Below(100);
-  const std::array<uint64_t, 2> adds = {generator.Between(11, 89), generator.Between(11, 89)};
+  uint64_t value = generator.Between(10, 99);
+  const std::array<uint64_t, 2> adds = {generator.Between(2, 9), generator.Between(2, 9)};
   const uint64_t asked = generator.Between(1, n);
   Problem problem;
   problem.text = fmt::format(
-      "Begin at {}, odd steps add {}, even steps add {}. Steps: {}. Repeat step "
-      "{}.\n",
+      "Begin at {}, odd steps add {}, even steps add {}. Steps: {}. Line to repeat: step {}.\n",
       value, adds[0], adds[1], n, asked);
   for (uint64_t i = 1; i <= n; ++i) {
     const uint64_t add = adds[(i + 1) % 2];
-    problem.steps += fmt::format("step {}: {} + {} = {}\n", i, value, add, value + add);
+    const std::string line = fmt::format("step {}: {} + {} = {}", i, value, add, value + add);
+    problem.steps += line + "\n";
     value += add;
-    if (i == asked) problem.answer = fmt::format("{}", value);
+    if (i == asked) problem.answer = line;
   }
   return problem;
 }
@@ -141,24 +153,22 @@ Problem DrawLongAdd(uint64_t n, const TaskParams& params, Generator& generator) 
 
 constexpr TraceRules kRegs = {"Registers hold numbers. Updates change them one after the other.",
                               "Write the solution in the form of the examples: one line for each "
-                              "of the {} updates with the value "
-                              "put in, then a last line \"answer:\" with all registers.",
+                              "of the {} updates, then a last line "
+                              "\"answer:\" with all registers.",
                               DrawRegs};
 constexpr TraceRules kChain = {
-    "A sequence of numbers begins with x0. The next number is a times the last one plus the next b "
-    "of "
-    "the list; only its last two digits are kept.",
+    "A sequence of numbers begins with x0. The next number is the last one multiplied and plus the "
+    "next b "
+    "of the list; only its last two digits are kept.",
     "Write the solution in the form of the examples: one line for each of the {} numbers, then a "
     "last "
     "line \"answer:\" with the last number.",
     DrawChain};
 constexpr TraceRules kSelfRecall = {
-    "Count in uneven steps: odd and even steps add different numbers. At the end the result of one "
-    "step "
-    "is repeated.",
+    "Count in uneven steps: odd and even steps add different numbers. At the end the line of one "
+    "step is repeated.",
     "Write the solution in the form of the examples: one line for each of the {} steps, then a "
-    "last "
-    "line \"answer:\" with the result of the step to repeat.",
+    "last line \"answer:\" with the line to repeat.",
     DrawSelfRecall};
 constexpr TraceRules kLongAdd = {
     "Two numbers are added column by column, beginning with their last digits. A line has both "
@@ -170,15 +180,19 @@ constexpr TraceRules kLongAdd = {
     DrawLongAdd};
 
 template <const TraceRules& kTrace>
-constexpr Task TraceTask(std::string_view name) {
-  return {.suite = "trace", .name = name, .metric = Metric::kAnswer, .make = MakeTrace<kTrace>};
+constexpr Task TraceTask(std::string_view name, uint32_t version) {
+  return {.suite = "trace",
+          .name = name,
+          .version = version,
+          .metric = Metric::kAnswer,
+          .make = MakeTrace<kTrace>};
 }
 
 constexpr Task kTasks[] = {
-    TraceTask<kRegs>("regs"),
-    TraceTask<kChain>("chain"),
-    TraceTask<kSelfRecall>("selfrecall"),
-    TraceTask<kLongAdd>("longadd"),
+    TraceTask<kRegs>("regs", 2),
+    TraceTask<kChain>("chain", 2),
+    TraceTask<kSelfRecall>("selfrecall", 2),
+    TraceTask<kLongAdd>("longadd", 1),
 };
 
 }  // namespace

@@ -10,42 +10,13 @@ namespace kvasir {
 
 namespace {
 
-// Of the bounds: where keys have no codec of floats of their own, f16.
 Codec CodecOf(const LaneShape& shape) {
-  switch (shape.k_form.codec) {
-    case Codec::kF32:
-    case Codec::kBF16:
-      return shape.k_form.codec;
-    case Codec::kSparseBF16:
-      return Codec::kBF16;
-    default:
-      return Codec::kF16;
-  }
+  return IsInteger(shape.k_form.codec) ? Codec::kF16 : shape.k_form.codec;
 }
-bool Rounds(Codec keys) { return IsInteger(keys) || keys == Codec::kSparseI8; }
 
 // At least one unit of f16 further out, so that rounding to f16 does not come back.
 float Outward(float x, float direction) {
   return x + direction * std::max(std::abs(x) * 0x1p-10f, 0x1p-24f);
-}
-
-// What bounds of a part must hold beside its keys as they lie. A page may become sparse later: then
-// some keys turn 0, and those of i8 move by half a scale, less than the largest magnitude / 127.
-void Widen(Codec keys, size_t dim, float* least, float* most) {
-  float step = 0;
-  for (size_t c = 0; c < dim && keys == Codec::kSparseI8; ++c) {
-    step = std::max({step, most[c] / 127, -least[c] / 127});
-  }
-  for (size_t c = 0; c < dim; ++c) {
-    if (IsSparse(keys)) {
-      least[c] = std::min(least[c] - step, 0.0f);
-      most[c] = std::max(most[c] + step, 0.0f);
-    }
-    if (Rounds(keys)) {
-      least[c] = Outward(least[c], -1);
-      most[c] = Outward(most[c], 1);
-    }
-  }
 }
 
 }  // namespace
@@ -76,6 +47,7 @@ void KeyBounds::Grow(uint32_t positions) {
 void KeyBounds::Extend(uint32_t layer, uint32_t head, const LaneView& lane, uint32_t from_part,
                        const Kernels& kernels) {
   const size_t dim = shape_.head_dim, per_page = kPageEntries / part_;
+  const bool rounds = IsInteger(shape_.k_form.codec);
   std::vector<float> keys(dim * kPageEntries), columns(per_page * 2 * dim);
   for (uint32_t p = from_part; p < n_parts_;) {
     const PageView& page = lane.pages[p / per_page];
@@ -91,8 +63,10 @@ void KeyBounds::Extend(uint32_t layer, uint32_t head, const LaneView& lane, uint
         const float* const k = keys.data() + c * kPageEntries + (begin + i) * part_;
         most[c] = *std::max_element(k, k + part_);
         least[c] = *std::min_element(k, k + part_);
+        if (!rounds) continue;
+        most[c] = Outward(most[c], 1);
+        least[c] = Outward(least[c], -1);
       }
-      Widen(shape_.k_form.codec, dim, least, most);
     }
     kernels.planes.encode_k[static_cast<size_t>(codec_)](
         columns.data(), 2 * dim, n, 2 * dim, p % kPageEntries,

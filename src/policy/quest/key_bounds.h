@@ -7,9 +7,8 @@
 // Layout   A part is one column of 2 x head_dim channels, M before m, in planes of 64 columns laid
 //          out like K planes: u is then one product of those columns with (max(q, 0), min(q, 0)),
 //          by the kernel that attention has for keys.
-// Exact    f32, f16 and bf16 keys have bounds of their own codec. Those of q8, q4 and sparse i8 keys
-//          are f16 and moved outward by what rounding to f16 may lose. Where pages become sparse
-//          later, bounds hold for the keys before and after.
+// Exact    f32, f16 and bf16 keys have bounds of their own codec. Those of q8 and q4 keys are f16
+//          and moved outward by what rounding to f16 may lose. Keys that change later have none.
 // Cost     Two elements per channel and part: with 16 entries an eighth of f16 keys.
 // Threads  Lanes may be extended and asked in parallel, each by one thread.
 #pragma once

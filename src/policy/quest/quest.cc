@@ -53,6 +53,14 @@ std::unique_ptr<Policy> MakeQuest(const OptionValues& values, const PolicyContex
     Fail(Code::kUsage, "{}: skip={} leaves no layer to choose in; the model has {} layers",
          values.where(), params.skip, context.shape.n_layers);
   }
+  for (uint32_t l = 0; l < context.shape.n_layers; ++l) {
+    const LayerForms forms = context.shape.Forms(context.shape.first_layer + l);
+    if (forms.k.open == forms.k.sealed) continue;
+    Fail(Code::kUsage,
+         "{}: keys that are encoded anew later have no bounds that stay; leave the keys dense "
+         "(for=v)",
+         values.where());
+  }
   return std::make_unique<QuestPolicy>(context.shape, params);
 }
 
@@ -132,9 +140,9 @@ LaneView QuestState::Choose(const LayerQueries& query, uint32_t head, const Lane
     if (page.live == 0) continue;
     into->pages.push_back(page);
     const auto n_read = static_cast<uint64_t>(std::popcount(page.live));
-    into->bytes += (page.filled * PlaneBytes(page.k_form, dim) +
-                    n_read * PlaneBytes(page.v_form, dim)) /
-                   kPageEntries;
+    into->bytes +=
+        (page.filled * PlaneBytes(page.k_form, dim) + n_read * PlaneBytes(page.v_form, dim)) /
+        kPageEntries;
   }
   ++into->n_lanes;
   into->n_hidden += lane.n_entries - read.n_entries;

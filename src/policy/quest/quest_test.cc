@@ -15,11 +15,8 @@ namespace {
 constexpr uint32_t kHeads = 2, kDim = 24, kQueryHeads = kHeads * kTestGroup;
 
 LaneShape ShapeOf(Codec codec, uint32_t layers = 1) {
-  return {.n_layers = layers,
-          .n_kv_heads = kHeads,
-          .head_dim = kDim,
-          .k_form = codec,
-          .v_form = codec};
+  return {
+      .n_layers = layers, .n_kv_heads = kHeads, .head_dim = kDim, .k_form = codec, .v_form = codec};
 }
 
 // Keys of a lane as they lie, [position][channel].
@@ -87,43 +84,6 @@ TEST_P(BoundsTest, AreThoseOfTheKeysAsTheyLieAndNeverBelowTheirProducts) {
         ASSERT_GE(upper[i], most - 1e-6 * size) << "part " << i;
         ASSERT_GE(upper[i], exact - 1e-6 * size) << "part " << i;
         ASSERT_LE(upper[i], exact + (IsInteger(codec) ? 3e-3 : 1e-6) * size) << "part " << i;
-      }
-    }
-  }
-}
-
-// Keys of a dense page that will be packed: bounds hold for what becomes of them.
-TEST(KeyBounds, HoldForKeysThatBecomeSparse) {
-  constexpr uint32_t kPart = 4, kKeep = 6;
-  for (const Codec codec : {Codec::kSparseBF16, Codec::kSparseF16, Codec::kSparseI8}) {
-    const Codec dense = codec == Codec::kSparseF16 ? Codec::kF16 : Codec::kBF16;
-    TestSequence sequence(ShapeOf(dense), MaxDemand(ShapeOf(dense), {.tokens = kPageEntries}),
-                          RandomKeys(kDim, 9));
-    sequence.Append(kPageEntries);
-    const LaneView lane = sequence.View().lane(0, 0);
-    LaneShape shape = ShapeOf(dense);
-    shape.k_form = PlaneForm(codec, kKeep);
-    KeyBounds bounds(shape, kPart, 0);
-    bounds.Grow(kPageEntries);
-    bounds.Extend(0, 0, lane, 0, BestKernels());
-    std::vector<uint8_t> plane(PlaneBytes(shape.k_form, kDim) + 64);
-    const PlaneKernels& kernels = BestKernels().planes;
-    kernels.pack_k[shape.k_form.index()](lane.pages[0].k, shape.k_form.Shape(kDim), nullptr,
-                                         plane.data());
-    std::vector<float> keys(kPageEntries * kDim);
-    kernels.expand_k[shape.k_form.index()](plane.data(), shape.k_form.Shape(kDim), keys.data());
-    // Unit queries either way: the bounds themselves.
-    KeyBounds::Scratch scratch;
-    std::vector<float> upper(bounds.n_parts());
-    for (uint32_t c = 0; c < kDim; ++c) {
-      for (const float sign : {1.0f, -1.0f}) {
-        std::vector<float> q(kDim);
-        q[c] = sign;
-        bounds.Upper(0, 0, {q.data(), 1, kDim, kDim}, bounds.n_parts(), BestKernels(), &scratch,
-                     upper.data());
-        for (uint32_t e = 0; e < kPageEntries; ++e) {
-          ASSERT_GE(upper[e / kPart], sign * keys[c * kPageEntries + e]) << c << ", " << e;
-        }
       }
     }
   }
@@ -299,6 +259,19 @@ TEST(Quest, NamesItsKeysAndRefusesLayersThatAreNotThere) {
   EXPECT_EQ(MakePolicy("quest", context)->Spec(), "quest:budget=1024,part=16,skip=2");
   EXPECT_THROW(MakePolicy("quest:skip=3", context), Error);
   EXPECT_THROW(MakePolicy("quest:part=12", context), Error);
+}
+
+// Bounds made before a page is sealed would not be those of one that finds it sealed.
+TEST(Quest, RefusesKeysThatChangeWhenPagesAreSealed) {
+  LaneShape shape = ShapeOf(Codec::kBF16, 3);
+  const auto make = [&] {
+    return MakePolicy("quest", {.shape = shape, .facts = FactsFor(shape, kTestGroup)});
+  };
+  shape.layers.resize(3, shape.Forms(0));
+  shape.layers[2].v.sealed = PlaneForm(Codec::kSparseBF16, 6);
+  EXPECT_NE(make(), nullptr) << "values may change";
+  shape.layers[2].k.sealed = PlaneForm(Codec::kSparseBF16, 6);
+  EXPECT_THROW(make(), Error);
 }
 
 }  // namespace
