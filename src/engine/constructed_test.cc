@@ -93,8 +93,7 @@ class Policies : public ConstructedTest, public ::testing::WithParamInterface<Ca
         : engine(*model_, nullptr, BestKernels(), *workers_,
                  {.kv_memory = 16 << 20,
                   .policy = policy,
-                  .k_form = Codec::kF32,
-                  .v_form = Codec::kF32,
+                  .encoding = {.k = Codec::kF32, .v = Codec::kF32},
                   .step_tokens = 64,
                   .chunk = 48}) {}
     Generation Run(Request request) {

@@ -10,10 +10,6 @@ namespace kvasir {
 
 namespace {
 
-Codec CodecOf(const LaneShape& shape) {
-  return IsInteger(shape.k_form.codec) ? Codec::kF16 : shape.k_form.codec;
-}
-
 // At least one unit of f16 further out, so that rounding to f16 does not come back.
 float Outward(float x, float direction) {
   return x + direction * std::max(std::abs(x) * 0x1p-10f, 0x1p-24f);
@@ -25,21 +21,30 @@ KeyBounds::KeyBounds(const LaneShape& shape, uint32_t part, uint32_t skip)
     : shape_(shape),
       part_(part),
       skip_(skip),
-      codec_(CodecOf(shape)),
       lanes_(size_t{shape.n_layers - skip} * shape.n_kv_heads) {
   CHECK(part > 0 && kPageEntries % part == 0 && skip < shape.n_layers);
 }
 
 uint64_t KeyBounds::Bytes(const LaneShape& shape, uint32_t part, uint32_t skip, uint64_t tokens) {
   const uint64_t planes = DivideUp(tokens / part, uint64_t{kPageEntries});
-  const uint64_t bytes = PlaneBytes(CodecOf(shape), size_t{2} * shape.head_dim);
-  return uint64_t{shape.n_layers - skip} * shape.n_kv_heads * planes * bytes;
+  uint64_t bytes = 0;
+  for (uint32_t l = skip; l < shape.n_layers; ++l) {
+    bytes += shape.n_kv_heads * planes * PlaneBytesOf(shape, shape.first_layer + l);
+  }
+  return bytes;
+}
+
+Codec KeyBounds::CodecOf(const LaneShape& shape, uint32_t layer) {
+  const Codec keys = shape.Forms(layer).k.open.codec;
+  return IsInteger(keys) ? Codec::kF16 : keys;
 }
 
 void KeyBounds::Grow(uint32_t positions) {
   n_parts_ = std::max(n_parts_, positions / part_);
-  const size_t lines = DivideUp(plane_bytes(), sizeof(Line)) + 1;
-  for (std::vector<Plane64>& planes : lanes_) {
+  for (size_t lane = 0; lane < lanes_.size(); ++lane) {
+    const auto layer = first_layer() + static_cast<uint32_t>(lane / shape_.n_kv_heads);
+    const size_t lines = DivideUp(plane_bytes(layer), sizeof(Line)) + 1;
+    std::vector<Plane64>& planes = lanes_[lane];
     while (planes.size() * kPageEntries < n_parts_) planes.emplace_back(lines);
   }
 }
@@ -47,7 +52,7 @@ void KeyBounds::Grow(uint32_t positions) {
 void KeyBounds::Extend(uint32_t layer, uint32_t head, const LaneView& lane, uint32_t from_part,
                        const Kernels& kernels) {
   const size_t dim = shape_.head_dim, per_page = kPageEntries / part_;
-  const bool rounds = IsInteger(shape_.k_form.codec);
+  const bool rounds = IsInteger(shape_.Forms(layer).k.open.codec);
   std::vector<float> keys(dim * kPageEntries), columns(per_page * 2 * dim);
   for (uint32_t p = from_part; p < n_parts_;) {
     const PageView& page = lane.pages[p / per_page];
@@ -68,7 +73,7 @@ void KeyBounds::Extend(uint32_t layer, uint32_t head, const LaneView& lane, uint
         least[c] = Outward(least[c], -1);
       }
     }
-    kernels.planes.encode_k[static_cast<size_t>(codec_)](
+    kernels.planes.encode_k[static_cast<size_t>(codec(layer))](
         columns.data(), 2 * dim, n, 2 * dim, p % kPageEntries,
         lanes_[Lane(layer, head)][p / kPageEntries][0].bytes);
     p += static_cast<uint32_t>(n);
@@ -91,7 +96,7 @@ void KeyBounds::Upper(uint32_t layer, uint32_t head, Rows queries, uint32_t n,
   for (uint32_t first = 0; first < n; first += kPageEntries) {
     const uint32_t plane = first / kPageEntries, m = std::min(kPageEntries, n - first);
     const uint8_t* const next = first + m < n ? Plane(lane, plane + 1) : nullptr;
-    kernels.planes.scores[static_cast<size_t>(codec_)](
+    kernels.planes.scores[static_cast<size_t>(codec(layer))](
         scratch->queries.data(), 2 * dim, queries.count, Plane(lane, plane), 2 * dim, next,
         scratch->products.data(), kPageEntries);
     std::copy_n(scratch->products.data(), m, bounds + first);

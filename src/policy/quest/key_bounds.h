@@ -45,13 +45,18 @@ class KeyBounds {
   // below the exact maximum of products with keys of the part, up to the rounding of a product.
   void Upper(uint32_t layer, uint32_t head, Rows queries, uint32_t n, const Kernels& kernels,
              Scratch* scratch, float* bounds) const;
-  uint64_t part_bytes() const { return plane_bytes() / kPageEntries; }
+  uint64_t part_bytes(uint32_t layer) const { return plane_bytes(layer) / kPageEntries; }
 
  private:
   size_t Lane(uint32_t layer, uint32_t head) const {
     return size_t{layer - first_layer()} * shape_.n_kv_heads + head;
   }
-  size_t plane_bytes() const { return PlaneBytes(codec_, size_t{2} * shape_.head_dim); }
+  Codec codec(uint32_t layer) const { return CodecOf(shape_, layer); }
+  static Codec CodecOf(const LaneShape& shape, uint32_t layer);
+  static size_t PlaneBytesOf(const LaneShape& shape, uint32_t layer) {
+    return PlaneBytes(CodecOf(shape, layer), size_t{2} * shape.head_dim);
+  }
+  size_t plane_bytes(uint32_t layer) const { return PlaneBytesOf(shape_, layer); }
   const uint8_t* Plane(size_t lane, uint32_t i) const { return lanes_[lane][i][0].bytes; }
 
   struct alignas(64) Line {
@@ -61,7 +66,6 @@ class KeyBounds {
 
   LaneShape shape_;
   uint32_t part_, skip_;
-  Codec codec_;
   uint32_t n_parts_ = 0;
   std::vector<std::vector<Plane64>> lanes_;
 };

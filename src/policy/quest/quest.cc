@@ -146,7 +146,7 @@ LaneView QuestState::Choose(const LayerQueries& query, uint32_t head, const Lane
   }
   ++into->n_lanes;
   into->n_hidden += lane.n_entries - read.n_entries;
-  into->bytes += own * bounds_.part_bytes();
+  into->bytes += own * bounds_.part_bytes(query.layer);
   read.pages = into->pages.data();
   read.n_pages = static_cast<uint32_t>(into->pages.size());
   return read;
