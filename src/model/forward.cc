@@ -87,7 +87,7 @@ class Transformer final : public Model {
   void AppendAndAttend(std::span<const Segment> segments, uint32_t layer,
                        const ViewSink& view_sink);
   void AddJobs(const Segment& segment, const Span& span, uint32_t begin, uint32_t end,
-               uint32_t layer);
+               uint32_t layer, const ViewSink& view_sink);
   void AttentionBlock(std::span<const Segment> segments, uint32_t layer,
                       const QuerySink& query_sink, const ViewSink& view_sink);
   void ShowQueries(std::span<const Segment> segments, uint32_t layer, const QuerySink& query_sink);
