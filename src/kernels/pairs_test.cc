@@ -10,15 +10,29 @@
 #include <vector>
 
 #include "kernels/ref/planes.h"
+#include "kernels/ref/sparse.h"
 #include "kernels/table.h"
 #include "kernels/testing.h"
 
 namespace kvasir {
 namespace {
 
-constexpr Codec kCodecsOfKeys[] = {Codec::kF32, Codec::kF16, Codec::kBF16};
-constexpr Codec kCodecsOfValues[] = {Codec::kF32, Codec::kF16, Codec::kBF16, Codec::kQ8,
-                                     Codec::kQ4};
+// Forms with kernels of their own; a sparse plane keeps some channels, or all.
+std::vector<PlaneForm> FormsOfKeys(size_t dim) {
+  const auto some = static_cast<uint16_t>((dim + 1) / 2), all = static_cast<uint16_t>(dim);
+  return {Codec::kF32,
+          Codec::kF16,
+          Codec::kBF16,
+          {Codec::kSparseBF16, some},
+          {Codec::kSparseBF16, all},
+          {Codec::kSparseF16, some}};
+}
+std::vector<PlaneForm> FormsOfValues(size_t dim) {
+  std::vector<PlaneForm> forms = FormsOfKeys(dim);
+  forms.insert(forms.end(),
+               {Codec::kQ8, Codec::kQ4, {Codec::kSparseI8, static_cast<uint16_t>((dim + 2) / 3)}});
+  return forms;
+}
 
 float Rounded(float x) { return BF16ToF32(F32ToBF16(x)); }
 float First(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
@@ -42,11 +56,17 @@ class PairsTest : public testing::TestWithParam<const Kernels*> {
   const PairKernels& pairs() const { return GetParam()->planes.pairs; }
 
   // 64 random rows as a plane; of those that are not in `live` elements or their scales are NaN.
-  std::vector<uint8_t> Plane(Codec codec, size_t dim, bool keys, uint64_t live) const {
-    const std::vector<float> rows = Random(64 * dim, 7);
-    std::vector<uint8_t> plane(PlaneBytes(codec, dim) + 64, 0xff);
+  std::vector<uint8_t> Plane(PlaneForm form, size_t dim, bool keys, uint64_t live) const {
     const PlaneKernels& planes = GetParam()->planes;
-    const auto encode = (keys ? planes.encode_k : planes.encode_v)[static_cast<int>(codec)];
+    std::vector<uint8_t> plane(PlaneBytes(form, dim) + 64, 0xff);
+    if (IsSparse(form.codec)) {
+      const std::vector<uint8_t> dense = Plane(ref::SourceOf(form.codec), dim, keys, live);
+      (keys ? planes.pack_k : planes.pack_v)[form.index()](dense.data(), form.Shape(dim), nullptr,
+                                                           plane.data());
+      return plane;
+    }
+    const std::vector<float> rows = Random(64 * dim, 7);
+    const auto encode = (keys ? planes.encode_k : planes.encode_v)[form.index()];
     for (size_t e = 0; e < 64; ++e) {
       if (live >> e & 1) encode(&rows[e * dim], dim, 1, dim, e, plane.data());
     }
@@ -76,21 +96,21 @@ TEST_P(PairsTest, QueriesAreScaledThenRounded) {
 }
 
 TEST_P(PairsTest, ScoresAreChainsOverAscendingChannels) {
-  for (const Codec codec : kCodecsOfKeys) {
-    for (const size_t dim : kDims) {
-      const std::vector<uint8_t> plane = Plane(codec, dim, true, ~uint64_t{0});
-      const std::vector<float> k = ref::Expand(codec, plane.data(), dim, true);
+  for (const size_t dim : kDims) {
+    for (const PlaneForm form : FormsOfKeys(dim)) {
+      const std::vector<uint8_t> plane = Plane(form, dim, true, ~uint64_t{0});
+      const std::vector<float> k = ref::Expand(form, plane.data(), dim, true);
       const size_t half = PairedDim(dim), stride = 70;
       std::vector<uint32_t> expanded(half * 64);
-      pairs().expand_k[static_cast<int>(codec)](
-          plane.data(), dim, dim % 2 == 0 ? plane.data() : nullptr, expanded.data());
+      pairs().expand_k[form.index()](plane.data(), form.Shape(dim),
+                                     dim % 2 == 0 ? plane.data() : nullptr, expanded.data());
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 26}) {
         const std::vector<uint32_t> q = RandomPairs(n * half, 2);
         std::vector<float> got(n * stride), in_place(n * stride);
         pairs().scores(q.data(), half, n, expanded.data(), dim, got.data(), stride);
-        const auto run = pairs().scores_in_place[static_cast<int>(codec)];
+        const auto run = pairs().scores_in_place[form.index()];
         if (run != nullptr) {
-          run(q.data(), half, n, plane.data(), dim, n % 2 == 0 ? plane.data() : nullptr,
+          run(q.data(), half, n, plane.data(), form.Shape(dim), n % 2 == 0 ? plane.data() : nullptr,
               in_place.data(), stride);
         }
         for (size_t r = 0; r < n; ++r) {
@@ -113,13 +133,13 @@ TEST_P(PairsTest, ScoresAreChainsOverAscendingChannels) {
 
 TEST_P(PairsTest, SumsAreChainsOverLiveEntriesAndOthersAreNotRead) {
   std::mt19937_64 rng(3);
-  for (const Codec codec : kCodecsOfValues) {
-    for (const size_t dim : kDims) {
+  for (const size_t dim : kDims) {
+    for (const PlaneForm form : FormsOfValues(dim)) {
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 26}) {
         const uint64_t live = n % 3 == 0 ? ~uint64_t{0} : rng() | 1,
                        seen = n % 2 == 0 ? live : rng();
-        const std::vector<uint8_t> plane = Plane(codec, dim, false, live & seen);
-        const std::vector<float> v = ref::Expand(codec, plane.data(), dim, false);
+        const std::vector<uint8_t> plane = Plane(form, dim, false, live & seen);
+        const std::vector<float> v = ref::Expand(form, plane.data(), dim, false);
         const size_t n_pairs = (static_cast<size_t>(std::popcount(live)) + 1) / 2;
         const size_t padded = PaddedDim(dim), stride = padded + 8;
         std::vector<uint32_t> p = RandomPairs(n * 32, 4), expanded(n_pairs * padded);
@@ -128,13 +148,14 @@ TEST_P(PairsTest, SumsAreChainsOverLiveEntriesAndOthersAreNotRead) {
         }
         const std::vector<float> before = Random(n * stride, 5);
         std::vector<float> got = before, in_place = before;
-        EXPECT_TRUE(pairs().expand_v[static_cast<int>(codec)](
-            plane.data(), dim, live, seen, n % 2 == 0 ? plane.data() : nullptr, expanded.data()));
+        EXPECT_TRUE(pairs().expand_v[form.index()](plane.data(), form.Shape(dim), live, seen,
+                                                   n % 2 == 0 ? plane.data() : nullptr,
+                                                   expanded.data()));
         pairs().sums(p.data(), 32, n, expanded.data(), n_pairs, dim, got.data(), stride);
-        const auto run = pairs().sums_in_place[static_cast<int>(codec)];
+        const auto run = pairs().sums_in_place[form.index()];
         if (run != nullptr) {
-          run(p.data(), 32, n, plane.data(), dim, live, seen, n % 2 == 0 ? plane.data() : nullptr,
-              in_place.data(), stride);
+          run(p.data(), 32, n, plane.data(), form.Shape(dim), live, seen,
+              n % 2 == 0 ? plane.data() : nullptr, in_place.data(), stride);
         }
         for (size_t r = 0; r < n; ++r) {
           for (size_t c = 0; c < dim; ++c) {
@@ -159,15 +180,16 @@ TEST_P(PairsTest, SumsAreChainsOverLiveEntriesAndOthersAreNotRead) {
 }
 
 TEST_P(PairsTest, ExpandingTellsWhetherValuesAreFinite) {
-  for (const Codec codec : kCodecsOfValues) {
-    for (const size_t dim : kDims) {
+  for (const size_t dim : kDims) {
+    for (const PlaneForm form : FormsOfValues(dim)) {
       const uint64_t others = ~(uint64_t{1} << 37);
-      const std::vector<uint8_t> plane = Plane(codec, dim, false, others);  // entry 37 is NaN
+      const std::vector<uint8_t> plane = Plane(form, dim, false, others);  // entry 37 is NaN
       std::vector<uint32_t> out(32 * PaddedDim(dim));
-      const auto expand = pairs().expand_v[static_cast<int>(codec)];
-      EXPECT_FALSE(expand(plane.data(), dim, ~uint64_t{0}, ~uint64_t{0}, nullptr, out.data()));
-      EXPECT_TRUE(expand(plane.data(), dim, ~uint64_t{0}, others, nullptr, out.data()));
-      EXPECT_TRUE(expand(plane.data(), dim, others, others, nullptr, out.data()));
+      const auto expand = pairs().expand_v[form.index()];
+      EXPECT_FALSE(
+          expand(plane.data(), form.Shape(dim), ~uint64_t{0}, ~uint64_t{0}, nullptr, out.data()));
+      EXPECT_TRUE(expand(plane.data(), form.Shape(dim), ~uint64_t{0}, others, nullptr, out.data()));
+      EXPECT_TRUE(expand(plane.data(), form.Shape(dim), others, others, nullptr, out.data()));
     }
   }
 }

@@ -1,10 +1,10 @@
-// Scores of query rows against q8 and q4 keys by integer products (PlaneKernels::integer_scores).
+// Scores of query rows against keys by integer products (PlaneKernels::integer_scores).
 // Lanes are entries; a register tile of R rows by V vectors of entries takes the keys pair of
 // channels after pair. Integer sums are exact and every tile folds blocks alike, so neither the
 // shape of a tile nor the number of rows touches a bit. From two tiles of rows on the keys are
-// widened once for all of them.
+// widened once for all of them. Sparse keys first become pairs of bytes as q8 has them.
 #include "kernels/simd/integer_lanes.h"
-#include "kernels/simd/plane_codecs.h"
+#include "kernels/simd/sparse_lanes.h"
 
 namespace kvasir::KVASIR_SIMD {
 
@@ -18,9 +18,10 @@ constexpr int KeyVectors(int rows) { return TileVectors(rows); }
 #endif
 
 // Readers of keys: Load() gives kPairs pairs of channels of the entries from `e`, Pair() one of
-// them.
+// them. kBlock channels share a scale.
 struct Q8Pairs {
   static constexpr Codec kCodec = Codec::kQ8;
+  static constexpr size_t kBlock = kCodecBlock;
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 2;  // of an entry in a step
   const uint8_t* data;
@@ -31,6 +32,7 @@ struct Q8Pairs {
 };
 struct Q4Pairs {
   static constexpr Codec kCodec = Codec::kQ4;
+  static constexpr size_t kBlock = kCodecBlock;
   static constexpr size_t kPairs = 2;
   static constexpr size_t kBytes = 2;
   const uint8_t* data;
@@ -41,10 +43,16 @@ struct Q4Pairs {
     return p == 0 ? LowHalf(loaded) : HighHalf(loaded);
   }
 };
-// Keys of either codec, widened to [pairs][64][2].
-template <Codec kOf>
+// Sparse keys expanded to bytes, [pairs][64][2].
+struct ExpandedPairs : Q8Pairs {
+  static constexpr Codec kCodec = Codec::kSparseI8;
+  static constexpr size_t kBlock = kMaxHeadDim;
+};
+// Keys of any codec, widened to [pairs][64][2].
+template <typename Keys>
 struct WidePairs {
-  static constexpr Codec kCodec = kOf;
+  static constexpr Codec kCodec = Keys::kCodec;
+  static constexpr size_t kBlock = Keys::kBlock;
   static constexpr size_t kPairs = 1;
   static constexpr size_t kBytes = 4;
   const int16_t* data;
@@ -57,16 +65,16 @@ struct WidePairs {
 template <typename Keys>
 struct Page {
   Keys keys;
-  size_t dim, steps;  // steps of all channels
-  const uint16_t* scales;
+  size_t steps, blocks;    // of all channels
+  const uint16_t* scales;  // then minima
 
-  Page(const Keys& keys, const uint8_t* plane, size_t dim)
+  Page(const Keys& keys, size_t dim, const uint8_t* scales)
       : keys(keys),
-        dim(dim),
         steps(PaddedChannels(dim) / (2 * Keys::kPairs)),
-        scales(reinterpret_cast<const uint16_t*>(plane + ScalesAt(Keys::kCodec, dim))) {}
+        blocks((dim + Keys::kBlock - 1) / Keys::kBlock),
+        scales(reinterpret_cast<const uint16_t*>(scales)) {}
   Wide Scale(size_t block, size_t e) const { return LoadHalves(scales + block * kPageEntries + e); }
-  Wide Min(size_t block, size_t e) const { return Scale(CodecBlocks(dim) + block, e); }
+  Wide Min(size_t block, size_t e) const { return Scale(blocks + block, e); }
 };
 
 // R rows from `row` on against the V vectors from entry `e`. The chains wait in `scores` while a
@@ -74,10 +82,9 @@ struct Page {
 template <bool kAhead, typename Keys, int R, int V>
 inline void ScoreTile(const QuantizedQueries& q, size_t row, const Page<Keys>& page, size_t e,
                       const uint8_t* next, float* scores, size_t stride) {
-  constexpr size_t kSteps = kCodecBlock / (2 * Keys::kPairs);
-  const size_t blocks = CodecBlocks(page.dim);
+  constexpr size_t kSteps = Keys::kBlock / (2 * Keys::kPairs);
   const int16_t* rows = q.q + row * q.stride;
-  for (size_t b = 0; b < blocks; ++b) {
+  for (size_t b = 0; b < page.blocks; ++b) {
     Ints sum[R][V];
     KVASIR_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -124,7 +131,7 @@ inline void ScoreTile(const QuantizedQueries& q, size_t row, const Page<Keys>& p
         if constexpr (Keys::kCodec == Codec::kQ4) {
           s = MulAdd(page.Min(b, at), SetWide(q.sums[(row + i) * q.blocks + b]), s);
         }
-        if (b + 1 == blocks) s = Mul(s, SetWide(q.scale[row + i]));
+        if (b + 1 == page.blocks) s = Mul(s, SetWide(q.scale[row + i]));
         StoreWide(s, to);
       }
     }
@@ -159,12 +166,11 @@ void Widen(const Page<Keys>& page, const uint8_t* next, int16_t* out) {
   }
 }
 
+// All rows; `scales` of the keys follow each other in memory.
 template <typename Keys>
-void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, PlaneShape shape,
-                   const uint8_t* next, float* scores, size_t stride) {
-  const size_t dim = shape.dim;
-  const Page<Keys> page({plane}, plane, dim);
-  if (next != nullptr) PrefetchScales(Keys::kCodec, next, dim);
+void ScorePage(const QuantizedQueries& q, size_t n, const Keys& keys, size_t dim,
+               const uint8_t* scales, const uint8_t* next, float* scores, size_t stride) {
+  const Page<Keys> page(keys, dim, scales);
   if (n <= static_cast<size_t>(kTileRows)) {
     const auto score =
         next != nullptr ? ScoreUpTo<kTileRows, true, Keys> : ScoreUpTo<kTileRows, false, Keys>;
@@ -172,13 +178,41 @@ void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, Pl
   }
   alignas(64) int16_t wide[kPageEntries * kMaxHeadDim];
   Widen(page, next, wide);
-  using WideKeys = WidePairs<Keys::kCodec>;
-  const Page<WideKeys> widened({wide}, plane, dim);
+  using WideKeys = WidePairs<Keys>;
+  const Page<WideKeys> widened({wide}, dim, scales);
   for (size_t r = 0; r < n;) {
     const size_t rows = NextTile(n - r);
     ScoreUpTo<kTileRows, false, WideKeys>(q, r, rows, widened, nullptr, scores, stride);
     r += rows;
   }
+}
+
+template <typename Keys>
+void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, PlaneShape shape,
+                   const uint8_t* next, float* scores, size_t stride) {
+  if (next != nullptr) PrefetchScales(Keys::kCodec, next, shape.dim);
+  const uint8_t* scales = plane + ScalesAt(Keys::kCodec, shape.dim);
+  ScorePage(q, n, Keys{plane}, shape.dim, scales, next, scores, stride);
+}
+
+void SparseIntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane,
+                         PlaneShape shape, const uint8_t* next, float* scores, size_t stride) {
+  alignas(64) uint8_t pairs[kPageEntries * kMaxHeadDim];
+  const PlaneForm form(Codec::kSparseI8, static_cast<uint16_t>(shape.keep));
+  const size_t dim = shape.dim, n_pairs = PaddedChannels(dim) / 2;
+  const uint8_t* bitmaps = plane + SparseBitmapsAt(form);
+  const size_t bytes = (PlaneBytes(form, dim) + n_pairs - 1) / n_pairs;
+  const int8_t* values = reinterpret_cast<const int8_t*>(plane);
+  for (size_t i = 0; i < n_pairs; ++i) {
+    if (next != nullptr) {
+      for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+    }
+    const uint64_t first = 2 * i < dim ? WordAt(bitmaps + 16 * i) : 0;
+    const uint64_t second = 2 * i + 1 < dim ? WordAt(bitmaps + 16 * i + 8) : 0;
+    values = ExpandBytePairs(values, first, second, pairs + 2 * kPageEntries * i);
+  }
+  ScorePage(q, n, ExpandedPairs{{pairs}}, dim, plane + SparseScalesAt(form), nullptr, scores,
+            stride);
 }
 
 // Below it 32767 / amax would overflow.
@@ -214,6 +248,7 @@ void FillIntegerScores(PlaneKernels* table) {
   for (auto& scores : table->integer_scores) scores = nullptr;
   table->integer_scores[static_cast<int>(Codec::kQ8)] = IntegerScores<Q8Pairs>;
   table->integer_scores[static_cast<int>(Codec::kQ4)] = IntegerScores<Q4Pairs>;
+  table->integer_scores[static_cast<int>(Codec::kSparseI8)] = SparseIntegerScores;
   table->quantize_query = QuantizeQuery;
 }
 

@@ -1,7 +1,7 @@
 // Scores of query rows against a K plane. Lanes are entries: each score is one chain over ascending
 // channels, in a register tile of R rows by V vectors of entries; the shape of the tile does not
 // touch the chains.
-#include "kernels/simd/plane_codecs.h"
+#include "kernels/simd/sparse_lanes.h"
 
 namespace kvasir::KVASIR_SIMD {
 
@@ -16,32 +16,29 @@ inline void ScoreTile(const float* q, size_t q_stride, const Keys& keys, size_t 
     KVASIR_UNROLL
     for (int v = 0; v < V; ++v) sum[r][v] = Zero();
   }
-  for (size_t c = 0; c < dim;) {
-    const typename Keys::template Tile<V> tile(keys, c / Keys::kBlock, e);
-    const size_t end = dim - c < Keys::kBlock ? dim : c + Keys::kBlock;
-    for (; c < end; ++c) {
-      if constexpr (kAhead)
-        PrefetchStep<V * kLanes * Keys::kBytes>(next, e / (V * kLanes) * dim + c);
-      if constexpr (R <= V) {  // one vector of keys at a time beside R broadcast queries
-        F32 x[R];
+  typename Keys::Tile tile(keys, e);
+  for (size_t c = 0; c < dim; ++c) {
+    tile.NextChannel();
+    if constexpr (kAhead) keys.template Ahead<V>(next, e / (V * kLanes) * dim + c);
+    if constexpr (R <= V) {  // one vector of keys at a time beside R broadcast queries
+      F32 x[R];
+      KVASIR_UNROLL
+      for (int r = 0; r < R; ++r) x[r] = Set(q[r * q_stride + c]);
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) {
+        const F32 k = tile.Load(v);
         KVASIR_UNROLL
-        for (int r = 0; r < R; ++r) x[r] = Set(q[r * q_stride + c]);
+        for (int r = 0; r < R; ++r) sum[r][v] = MulAdd(x[r], k, sum[r][v]);
+      }
+    } else {
+      F32 k[V];
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) k[v] = tile.Load(v);
+      KVASIR_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const F32 x = Set(q[r * q_stride + c]);
         KVASIR_UNROLL
-        for (int v = 0; v < V; ++v) {
-          const F32 k = tile.Load(c, v);
-          KVASIR_UNROLL
-          for (int r = 0; r < R; ++r) sum[r][v] = MulAdd(x[r], k, sum[r][v]);
-        }
-      } else {
-        F32 k[V];
-        KVASIR_UNROLL
-        for (int v = 0; v < V; ++v) k[v] = tile.Load(c, v);
-        KVASIR_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const F32 x = Set(q[r * q_stride + c]);
-          KVASIR_UNROLL
-          for (int v = 0; v < V; ++v) sum[r][v] = MulAdd(x, k[v], sum[r][v]);
-        }
+        for (int v = 0; v < V; ++v) sum[r][v] = MulAdd(x, k[v], sum[r][v]);
       }
     }
   }
@@ -92,6 +89,9 @@ void FillScores(PlaneKernels* table) {
   table->scores[static_cast<int>(Codec::kF32)] = Scores<FloatKeys<ElementF32>>;
   table->scores[static_cast<int>(Codec::kF16)] = Scores<FloatKeys<ElementF16>>;
   table->scores[static_cast<int>(Codec::kBF16)] = Scores<FloatKeys<ElementBF16>>;
+  table->scores[static_cast<int>(Codec::kSparseBF16)] = Scores<SparseKeys<SparseBF16>>;
+  table->scores[static_cast<int>(Codec::kSparseF16)] = Scores<SparseKeys<SparseF16>>;
+  table->scores[static_cast<int>(Codec::kSparseI8)] = Scores<SparseKeys<SparseI8>>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -1,7 +1,7 @@
 // Weighted sums of the rows of a V plane. Lanes are channels: each output element is one chain over
 // the live slots, ascending, kept in registers for the whole page in a tile of R rows by V vectors
 // of channels.
-#include "kernels/simd/plane_codecs.h"
+#include "kernels/simd/sparse_lanes.h"
 
 namespace kvasir::KVASIR_SIMD {
 
@@ -23,22 +23,23 @@ inline void SumTile(const float* p, size_t p_stride, const Values& values, uint6
         dead == 0 ? kPageEntries : begin + static_cast<size_t>(__builtin_ctzll(dead));
     for (size_t e = begin; e < end; ++e) {
       if constexpr (kAhead) {
-        PrefetchStep<V * kLanes * Values::kBits / 8>(next, c / (V * kLanes) * kPageEntries + e);
+        values.template Ahead<V>(next, c / (V * kLanes) * kPageEntries + e);
       }
+      const typename Values::Row row = values.At(e, c);
       if constexpr (R <= V) {  // one vector of values at a time beside R broadcast weights
         F32 weight[R];
         KVASIR_UNROLL
         for (int r = 0; r < R; ++r) weight[r] = Set(p[r * p_stride + e]);
         KVASIR_UNROLL
         for (int v = 0; v < V; ++v) {
-          const F32 value = values.Load(e, c, v);
+          const F32 value = row.Load(v);
           KVASIR_UNROLL
           for (int r = 0; r < R; ++r) sum[r][v] = MulAdd(weight[r], value, sum[r][v]);
         }
       } else {
         F32 value[V];
         KVASIR_UNROLL
-        for (int v = 0; v < V; ++v) value[v] = values.Load(e, c, v);
+        for (int v = 0; v < V; ++v) value[v] = row.Load(v);
         KVASIR_UNROLL
         for (int r = 0; r < R; ++r) {
           const F32 weight = Set(p[r * p_stride + e]);
@@ -112,6 +113,9 @@ void FillWeightedSums(PlaneKernels* table) {
   table->weighted_sum[static_cast<int>(Codec::kF32)] = WeightedSum<FloatValues<ElementF32>>;
   table->weighted_sum[static_cast<int>(Codec::kF16)] = WeightedSum<FloatValues<ElementF16>>;
   table->weighted_sum[static_cast<int>(Codec::kBF16)] = WeightedSum<FloatValues<ElementBF16>>;
+  table->weighted_sum[static_cast<int>(Codec::kSparseBF16)] = WeightedSum<SparseValues<SparseBF16>>;
+  table->weighted_sum[static_cast<int>(Codec::kSparseF16)] = WeightedSum<SparseValues<SparseF16>>;
+  table->weighted_sum[static_cast<int>(Codec::kSparseI8)] = WeightedSum<SparseValues<SparseI8>>;
   table->weighted_sum[static_cast<int>(Codec::kQ8)] = WeightedSum<Q8Values>;
   table->weighted_sum[static_cast<int>(Codec::kQ4)] = WeightedSum<Q4Values>;
 }

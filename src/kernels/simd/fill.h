@@ -6,12 +6,12 @@
 #include "kernels/plane_kernels.h"
 #include "kernels/row_kernels.h"
 
-#define KVASIR_DECLARE_TARGET(name)                    \
-  namespace kvasir::simd_##name {                      \
-  void FillRows(kvasir::RowKernels* table);            \
-  void FillMatMul(kvasir::MatMulKernels* table);       \
-  void FillPlanes(kvasir::PlaneKernels* table);        \
-  void FillLimits(kvasir::LimitKernels* table);        \
+#define KVASIR_DECLARE_TARGET(name)                \
+  namespace kvasir::simd_##name {                  \
+    void FillRows(kvasir::RowKernels* table);      \
+    void FillMatMul(kvasir::MatMulKernels* table); \
+    void FillPlanes(kvasir::PlaneKernels* table);  \
+    void FillLimits(kvasir::LimitKernels* table);  \
   }
 
 KVASIR_DECLARE_TARGET(portable)

@@ -57,7 +57,18 @@ struct PairsBF16 {
 inline constexpr uint16_t kAllLanes = 0xffff;
 alignas(64) inline constexpr uint8_t kZeroRow[kMaxHeadDim * sizeof(float)] = {};
 
-// A K plane as it lies.
+// Lanes of the vector at channel c that hold channels.
+inline uint16_t LanesAt(size_t c, size_t dim) {
+  return dim - c >= kPairLanes ? kAllLanes : static_cast<uint16_t>((1u << (dim - c)) - 1);
+}
+
+// Prefetches the `bytes` that step `i` of a walk covers in the next plane.
+inline void PrefetchBytes(const uint8_t* next, size_t i, size_t bytes) {
+  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+}
+
+// A K plane as it lies. Tile<V> takes V vectors of entries from `e` on through all pairs of
+// channels in ascending order; Ahead<V> prefetches what its step covers in the next plane.
 template <typename E>
 struct PlaneKeys {
   using T = typename E::T;
@@ -65,13 +76,27 @@ struct PlaneKeys {
   const T* data;
   size_t dim;
 
-  PlaneKeys(const uint8_t* plane, size_t dim) : data(reinterpret_cast<const T*>(plane)), dim(dim) {}
+  PlaneKeys(const uint8_t* plane, PlaneShape shape)
+      : data(reinterpret_cast<const T*>(plane)), dim(shape.dim) {}
   // Channels 2 i and 2 i + 1 of the sixteen entries from `e`.
   Pairs Load(size_t i, size_t e) const {
     const T* first = data + 2 * i * kPageEntries + e;
     const T* second =
         2 * i + 1 < dim ? first + kPageEntries : reinterpret_cast<const T*>(kZeroRow) + e;
     return E::Load(first, second, kAllLanes);
+  }
+  template <int V>
+  struct Tile {
+    const PlaneKeys& keys;
+    size_t e;
+    void Load(size_t i, Pairs (&k)[V]) const {
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) k[v] = keys.Load(i, e + 16 * static_cast<size_t>(v));
+    }
+  };
+  template <int V>
+  void Ahead(const uint8_t* next, size_t step) const {
+    PrefetchBytes(next, step, 2 * kPageEntries * sizeof(T) * V / 4);
   }
 };
 
@@ -80,12 +105,12 @@ template <typename E>
 struct PlaneValues {
   using T = typename E::T;
   static constexpr bool kInPlace = true;
-  static constexpr size_t kBits = 8 * sizeof(T);       // of an element
   static void PrefetchRest(const uint8_t*, size_t) {}  // what no walk over rows covers
   const T* row[kPageEntries + 1];
   size_t n_pairs;
 
-  PlaneValues(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen) {
+  PlaneValues(const uint8_t* plane, PlaneShape shape, uint64_t live, uint64_t seen) {
+    const size_t dim = shape.dim;
     const T* data = reinterpret_cast<const T*>(plane);
     const T* zeros = reinterpret_cast<const T*>(kZeroRow);
     size_t n = 0;
@@ -106,11 +131,22 @@ struct PlaneValues {
     const size_t at = c + kPairLanes * v;
     return E::Load(row[2 * i] + at, row[2 * i + 1] + at, lanes);
   }
+  // Prefetches what V vectors of pair `i` from channel `c` on cover in the next plane.
+  template <int V>
+  void Ahead(const uint8_t* next, size_t c, size_t i) const {
+    next += c * kPageEntries * sizeof(T);
+    PrefetchBytes(next, i, 2 * V * kPairLanes * sizeof(T));
+  }
 };
 
-// Lanes of the vector at channel c that hold channels.
-inline uint16_t LanesAt(size_t c, size_t dim) {
-  return dim - c >= kPairLanes ? kAllLanes : static_cast<uint16_t>((1u << (dim - c)) - 1);
+// V vectors of pair i from channel `c` on; lanes beyond the last channel are zeros.
+template <int V, typename Values>
+inline void LoadVectors(const Values& values, size_t i, size_t c, size_t dim, Pairs (&x)[V]) {
+  const uint16_t last = LanesAt(c + kPairLanes * (V - 1), dim);
+  KVASIR_UNROLL
+  for (int v = 0; v < V; ++v) {
+    x[v] = values.Load(i, c, static_cast<size_t>(v), v == V - 1 ? last : kAllLanes);
+  }
 }
 
 // What each source adds to the table.

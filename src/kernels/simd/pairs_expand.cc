@@ -1,5 +1,6 @@
 // Planes and queries as bf16 pairs.
 #include "kernels/simd/pairs_quantized.h"
+#include "kernels/simd/pairs_sparse.h"
 
 #if defined(KVASIR_TARGET_AVX512)
 
@@ -27,45 +28,52 @@ void PairQueries(const float* q, float scale, size_t dim, uint32_t* out) {
   }
 }
 
-// Prefetches what pair `i` of rows covers in the next plane, if there is one.
-template <size_t kBits>
-inline void PrefetchPair(const uint8_t* next, size_t i, size_t row) {
-  if (next == nullptr) return;
-  const size_t bytes = 2 * row * kBits / 8;
-  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+template <typename Keys>
+void ExpandK(const uint8_t* plane, PlaneShape shape, const uint8_t* next, uint32_t* out) {
+  const Keys keys(plane, shape);
+  typename Keys::template Tile<4> tile{keys, 0};
+  for (size_t i = 0; i < PairedDim(shape.dim); ++i) {
+    keys.template Ahead<4>(next == nullptr ? plane : next, i);
+    Pairs k[4];
+    tile.Load(i, k);
+    KVASIR_UNROLL
+    for (int v = 0; v < 4; ++v, out += kPairLanes) Store(k[v], out);
+  }
 }
 
-template <typename E>
-void ExpandK(const uint8_t* plane, PlaneShape shape, const uint8_t* next, uint32_t* out) {
-  const size_t dim = shape.dim;
-  const PlaneKeys<E> keys(plane, dim);
-  for (size_t i = 0; i < PairedDim(dim); ++i) {
-    PrefetchPair<8 * sizeof(typename E::T)>(next, i, kPageEntries);
-    KVASIR_UNROLL
-    for (size_t e = 0; e < kPageEntries; e += kPairLanes) {
-      Store(keys.Load(i, e), out + i * kPageEntries + e);
-    }
+// Writes V vectors of pair `i` from channel `c` on; the larger of `largest` and their magnitudes.
+template <int V, typename Values>
+inline __m512i ExpandVectors(const Values& values, size_t i, size_t c, size_t dim, __m512i largest,
+                             uint32_t* out) {
+  Pairs x[V];
+  LoadVectors(values, i, c, dim, x);
+  KVASIR_UNROLL
+  for (int v = 0; v < V; ++v) {
+    Store(x[v], out + kPairLanes * static_cast<size_t>(v));
+    const __m512i magnitude = _mm512_and_si512(x[v].v, _mm512_set1_epi16(0x7fff));
+    largest = _mm512_max_epu16(largest, magnitude);
   }
+  return largest;
 }
 
 template <typename Values>
 bool ExpandV(const uint8_t* plane, PlaneShape shape, uint64_t live, uint64_t seen,
              const uint8_t* next, uint32_t* out) {
-  const size_t dim = shape.dim;
-  const Values values(plane, dim, live, seen);
+  const size_t dim = shape.dim, padded = PaddedDim(dim);
+  const Values values(plane, shape, live, seen);
   if (next != nullptr) Values::PrefetchRest(next, dim);
-  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  if (next == nullptr) next = plane;
   __m512i largest = _mm512_setzero_si512();
-  const auto put = [&](Pairs pairs) {
-    Store(pairs, out);
-    out += kPairLanes;
-    largest = _mm512_max_epu16(largest, _mm512_and_si512(pairs.v, magnitude));
-  };
-  for (size_t i = 0; i < values.n_pairs; ++i) {
-    PrefetchPair<Values::kBits>(next, i, dim);
+  for (size_t i = 0; i < values.n_pairs; ++i, out += padded) {
     size_t c = 0;
-    for (; c + kPairLanes <= dim; c += kPairLanes) put(values.Load(i, c, 0, kAllLanes));
-    if (c < dim) put(values.Load(i, c, 0, LanesAt(c, dim)));
+    for (; c + 4 * kPairLanes <= padded; c += 4 * kPairLanes) {
+      values.template Ahead<4>(next, c, i);
+      largest = ExpandVectors<4>(values, i, c, dim, largest, out + c);
+    }
+    for (; c < padded; c += kPairLanes) {
+      values.template Ahead<1>(next, c, i);
+      largest = ExpandVectors<1>(values, i, c, dim, largest, out + c);
+    }
   }
   const __m512i infinity = _mm512_set1_epi16(0x7f80);  // NaNs are above
   return _mm512_cmpge_epu16_mask(largest, infinity) == 0;
@@ -77,14 +85,21 @@ void FillPairExpand(PairKernels* table) {
   table->pair_queries = PairQueries;
   constexpr int kF32 = static_cast<int>(Codec::kF32), kF16 = static_cast<int>(Codec::kF16);
   constexpr int kBF16 = static_cast<int>(Codec::kBF16);
-  table->expand_k[kF32] = ExpandK<PairsF32>;
-  table->expand_k[kF16] = ExpandK<PairsF16>;
-  table->expand_k[kBF16] = ExpandK<PairsBF16>;
+  constexpr int kSparseF16 = static_cast<int>(Codec::kSparseF16);
+  constexpr int kSparseBF16 = static_cast<int>(Codec::kSparseBF16);
+  table->expand_k[kF32] = ExpandK<PlaneKeys<PairsF32>>;
+  table->expand_k[kF16] = ExpandK<PlaneKeys<PairsF16>>;
+  table->expand_k[kBF16] = ExpandK<PlaneKeys<PairsBF16>>;
+  table->expand_k[kSparseF16] = ExpandK<SparsePairKeys<SparseF16>>;
+  table->expand_k[kSparseBF16] = ExpandK<SparsePairKeys<SparseBF16>>;
   table->expand_v[kF32] = ExpandV<PlaneValues<PairsF32>>;
   table->expand_v[kF16] = ExpandV<PlaneValues<PairsF16>>;
   table->expand_v[kBF16] = ExpandV<PlaneValues<PairsBF16>>;
   table->expand_v[static_cast<int>(Codec::kQ8)] = ExpandV<PairedQ8>;
   table->expand_v[static_cast<int>(Codec::kQ4)] = ExpandV<PairedQ4>;
+  table->expand_v[kSparseF16] = ExpandV<SparsePairValues<SparseF16>>;
+  table->expand_v[kSparseBF16] = ExpandV<SparsePairValues<SparseBF16>>;
+  table->expand_v[static_cast<int>(Codec::kSparseI8)] = ExpandV<SparsePairValues<SparseI8>>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -18,9 +18,10 @@ struct QuantizedPlane {
   size_t n_pairs;
   BlockFactors scale, min;
 
-  QuantizedPlane(const uint8_t* plane, size_t dim, uint64_t live, uint64_t seen)
-      : scale(plane + ScalesAt(kCodec, dim), CodecBlocks(dim)),
-        min(plane + MinimaAt(dim), kCodec == Codec::kQ4 ? CodecBlocks(dim) : 0) {
+  QuantizedPlane(const uint8_t* plane, PlaneShape shape, uint64_t live, uint64_t seen)
+      : scale(plane + ScalesAt(kCodec, shape.dim), CodecBlocks(shape.dim)),
+        min(plane + MinimaAt(shape.dim), kCodec == Codec::kQ4 ? CodecBlocks(shape.dim) : 0) {
+    const size_t dim = shape.dim;
     const size_t bytes = PaddedChannels(dim) * kBits / 8, blocks = CodecBlocks(dim);
     size_t n = 0;
     if ((live & seen) == ~uint64_t{0}) {
@@ -39,6 +40,11 @@ struct QuantizedPlane {
     row[n] = kZeroRow;
     block[n] = BlockFactors::kZeros;
     n_pairs = (n + 1) / 2;
+  }
+  template <int V>
+  void Ahead(const uint8_t* next, size_t c, size_t i) const {
+    next += c * kPageEntries * kBits / 8;
+    PrefetchBytes(next, i, 2 * V * kPairLanes * kBits / 8);
   }
 };
 

@@ -1,6 +1,6 @@
 // Scores of query rows against a K plane in bf16 pairs. Lanes are entries; a register tile of R
 // rows by V vectors of entries stays in registers over all channels.
-#include "kernels/simd/pairs.h"
+#include "kernels/simd/pairs_sparse.h"
 
 #if defined(KVASIR_TARGET_AVX512)
 
@@ -12,7 +12,15 @@ namespace {
 struct PairedKeys {
   static constexpr bool kInPlace = false;
   const uint32_t* data;
-  Pairs Load(size_t i, size_t e) const { return LoadPairs(data + i * kPageEntries + e); }
+  template <int V>
+  struct Tile {
+    const PairedKeys& keys;
+    size_t e;
+    void Load(size_t i, Pairs (&k)[V]) const {
+      KVASIR_UNROLL
+      for (int v = 0; v < V; ++v) k[v] = LoadPairs(keys.data + i * kPageEntries + e + 16 * v);
+    }
+  };
 };
 
 template <typename Keys, int R, int V>
@@ -24,16 +32,11 @@ inline void ScoreTile(const uint32_t* q, size_t q_stride, const Keys& keys, size
     KVASIR_UNROLL
     for (int v = 0; v < V; ++v) sum[r][v] = _mm512_setzero_ps();
   }
+  typename Keys::template Tile<V> tile{keys, e};
   for (size_t i = 0; i < n_pairs; ++i) {
-    if constexpr (Keys::kInPlace) {
-      constexpr size_t kStep = 2 * kPageEntries * sizeof(typename Keys::T) * V / 4;
-      const uint8_t* ahead = next + (e / (V * kPairLanes) * n_pairs + i) * kStep;
-      KVASIR_UNROLL
-      for (size_t b = 0; b < kStep; b += 64) __builtin_prefetch(ahead + b);
-    }
+    if constexpr (Keys::kInPlace) keys.template Ahead<V>(next, e / (V * kPairLanes) * n_pairs + i);
     Pairs k[V];
-    KVASIR_UNROLL
-    for (int v = 0; v < V; ++v) k[v] = keys.Load(i, e + 16 * v);
+    tile.Load(i, k);
     KVASIR_UNROLL
     for (int r = 0; r < R; ++r) {
       const Pairs x = SetPair(q[r * q_stride + i]);
@@ -82,19 +85,23 @@ void Scores(const uint32_t* q, size_t q_stride, size_t n, const uint32_t* k, siz
   ScoreTiles<6>(q, q_stride, n, PairedKeys{k}, dim, nullptr, scores, stride);
 }
 
-template <typename E>
+template <typename Keys>
 void ScoresInPlace(const uint32_t* q, size_t q_stride, size_t n, const uint8_t* plane,
                    PlaneShape shape, const uint8_t* next, float* scores, size_t stride) {
-  ScoreTiles<12>(q, q_stride, n, PlaneKeys<E>(plane, shape.dim), shape.dim,
-                 next == nullptr ? plane : next, scores, stride);
+  ScoreTiles<12>(q, q_stride, n, Keys(plane, shape), shape.dim, next == nullptr ? plane : next,
+                 scores, stride);
 }
 
 }  // namespace
 
 void FillPairScores(PairKernels* table) {
   table->scores = Scores;
-  table->scores_in_place[static_cast<int>(Codec::kF16)] = ScoresInPlace<PairsF16>;
-  table->scores_in_place[static_cast<int>(Codec::kBF16)] = ScoresInPlace<PairsBF16>;
+  table->scores_in_place[static_cast<int>(Codec::kF16)] = ScoresInPlace<PlaneKeys<PairsF16>>;
+  table->scores_in_place[static_cast<int>(Codec::kBF16)] = ScoresInPlace<PlaneKeys<PairsBF16>>;
+  table->scores_in_place[static_cast<int>(Codec::kSparseF16)] =
+      ScoresInPlace<SparsePairKeys<SparseF16>>;
+  table->scores_in_place[static_cast<int>(Codec::kSparseBF16)] =
+      ScoresInPlace<SparsePairKeys<SparseBF16>>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -1,6 +1,7 @@
 // Weighted sums of the rows of a V plane in bf16 pairs. Lanes are channels; a register tile of R
 // rows by V vectors of channels stays in registers over all live entries of the page.
 #include "kernels/simd/pairs_quantized.h"
+#include "kernels/simd/pairs_sparse.h"
 
 #if defined(KVASIR_TARGET_AVX512)
 
@@ -27,19 +28,10 @@ inline void SumTile(const uint32_t* p, size_t p_stride, const Values& values, si
     KVASIR_UNROLL
     for (int v = 0; v < V; ++v) sum[r][v] = _mm512_loadu_ps(out + r * out_stride + c + 16 * v);
   }
-  const uint16_t last = LanesAt(c + 16 * (V - 1), dim);
   for (size_t i = 0; i < values.n_pairs; ++i) {
-    if constexpr (Values::kInPlace) {  // two vectors of two rows, in the order of the walk
-      constexpr size_t kStep = 2 * V * kPairLanes * Values::kBits / 8;
-      const uint8_t* ahead = next + c * kPageEntries * Values::kBits / 8 + i * kStep;
-      KVASIR_UNROLL
-      for (size_t b = 0; b < kStep; b += 64) __builtin_prefetch(ahead + b);
-    }
+    if constexpr (Values::kInPlace) values.template Ahead<V>(next, c, i);
     Pairs x[V];
-    KVASIR_UNROLL
-    for (int v = 0; v < V; ++v) {
-      x[v] = values.Load(i, c, static_cast<size_t>(v), v == V - 1 ? last : kAllLanes);
-    }
+    LoadVectors(values, i, c, dim, x);
     KVASIR_UNROLL
     for (int r = 0; r < R; ++r) {
       const Pairs weight = SetPair(p[r * p_stride + i]);
@@ -105,8 +97,8 @@ void SumsInPlace(const uint32_t* p, size_t p_stride, size_t n, const uint8_t* pl
                  size_t out_stride) {
   const size_t dim = shape.dim;
   if (next != nullptr) Values::PrefetchRest(next, dim);
-  SumTiles<12>(p, p_stride, n, Values(plane, dim, live, seen), dim, next == nullptr ? plane : next,
-               out, out_stride);
+  SumTiles<12>(p, p_stride, n, Values(plane, shape, live, seen), dim,
+               next == nullptr ? plane : next, out, out_stride);
 }
 
 }  // namespace
@@ -117,6 +109,12 @@ void FillPairSums(PairKernels* table) {
   table->sums_in_place[static_cast<int>(Codec::kBF16)] = SumsInPlace<PlaneValues<PairsBF16>>;
   table->sums_in_place[static_cast<int>(Codec::kQ8)] = SumsInPlace<PairedQ8>;
   table->sums_in_place[static_cast<int>(Codec::kQ4)] = SumsInPlace<PairedQ4>;
+  table->sums_in_place[static_cast<int>(Codec::kSparseBF16)] =
+      SumsInPlace<SparsePairValues<SparseBF16>>;
+  table->sums_in_place[static_cast<int>(Codec::kSparseF16)] =
+      SumsInPlace<SparsePairValues<SparseF16>>;
+  table->sums_in_place[static_cast<int>(Codec::kSparseI8)] =
+      SumsInPlace<SparsePairValues<SparseI8>>;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -43,37 +43,58 @@ inline F32 LoadOfRow(const float* row, size_t c, size_t dim, float filler) {
   return Load(padded);
 }
 
-// Reader of a K plane. Tile<V>, made for a block of channels and the V vectors of entries from `e`,
-// reads them channel by channel.
+// Prefetches the `kBytes` that step `i` of a walk over the next plane covers. Reading planes at
+// memory speed needs this: a tile takes less than a line of each channel, which hides the stream
+// from the hardware.
+template <size_t kBytes>
+inline void PrefetchStep(const uint8_t* next, size_t i) {
+  if constexpr (kBytes >= 64) {
+    for (size_t b = 0; b < kBytes; b += 64) __builtin_prefetch(next + i * kBytes + b);
+  } else {
+    if (i % (64 / kBytes) == 0) __builtin_prefetch(next + i * kBytes);
+  }
+}
+
+// Reader of a K plane. Tile, made for vectors of entries from `e` on, takes the channels one after
+// another, all of them. Ahead<V> prefetches what step `i` of a walk by tiles of V vectors covers.
 template <typename E>
 struct FloatKeys {
-  static constexpr size_t kBytes = sizeof(typename E::T);  // of an element
-  static constexpr size_t kBlock = ~size_t{0};             // channels a tile serves: all
   const typename E::T* data;
 
   FloatKeys(const uint8_t* plane, PlaneShape)
       : data(reinterpret_cast<const typename E::T*>(plane)) {}
-  template <int V>
   struct Tile {
-    const typename E::T* data;
-    Tile(const FloatKeys& keys, size_t block, size_t e) : data(keys.data + e) {}
-    F32 Load(size_t c, int v) const { return E::Load(data + c * kPageEntries + 8 * v); }
+    const typename E::T* row;
+    Tile(const FloatKeys& keys, size_t e) : row(keys.data + e - kPageEntries) {}
+    void NextChannel() { row += kPageEntries; }
+    F32 Load(int v) const { return E::Load(row + 8 * v); }
   };
+  template <int V>
+  void Ahead(const uint8_t* next, size_t i) const {
+    PrefetchStep<V * kLanes * sizeof(typename E::T)>(next, i);
+  }
 };
 
-// Reader of a V plane: vector v of the channels from `c` of entry `e`. A tile of four and more
-// vectors starts at a multiple of 32 channels, a smaller one lies inside 32, so that a vector's
-// scale is known from c and v.
+// Reader of a V plane. At(e, c) gives the channels of entry `e` from `c` on, in vectors. A tile of
+// four and more vectors starts at a multiple of 32 channels, a smaller one lies inside 32, so that
+// a vector's scale is known from c and v.
 template <typename E>
 struct FloatValues {
-  static constexpr size_t kBits = 8 * sizeof(typename E::T);  // of an element
   static constexpr bool kScaled = false;
   const typename E::T* data;
   size_t dim;
 
   FloatValues(const uint8_t* plane, PlaneShape shape)
       : data(reinterpret_cast<const typename E::T*>(plane)), dim(shape.dim) {}
-  F32 Load(size_t e, size_t c, int v) const { return E::Load(data + e * dim + c + 8 * v); }
+  struct Row {
+    const typename E::T* at;
+    F32 Load(int v) const { return E::Load(at + 8 * v); }
+  };
+  Row At(size_t e, size_t c) const { return {data + e * dim + c}; }
+  template <int V>
+  void Ahead(const uint8_t* next, size_t i) const {
+    PrefetchStep<V * kLanes * sizeof(typename E::T)>(next, i);
+  }
 };
 
 // f32 copies of the scales or minima of a V plane, and behind them zeros for a row of no page.
@@ -91,7 +112,6 @@ struct BlockFactors {
 };
 
 struct Q8Values {
-  static constexpr size_t kBits = 8;
   static constexpr bool kScaled = true;
   const int8_t* data;
   size_t row, blocks;
@@ -102,14 +122,21 @@ struct Q8Values {
         row(PaddedChannels(shape.dim)),
         blocks(CodecBlocks(shape.dim)),
         scale(plane + ScalesAt(Codec::kQ8, shape.dim), blocks) {}
-  F32 Load(size_t e, size_t c, int v) const {
-    const size_t block = c / kCodecBlock + static_cast<size_t>(v) / 4;
-    return Mul(LoadI8(data + e * row + c + 8 * v), Set(scale.value[e * blocks + block]));
+  struct Row {
+    const int8_t* at;
+    const float* scale;
+    F32 Load(int v) const { return Mul(LoadI8(at + 8 * v), Set(scale[v / 4])); }
+  };
+  Row At(size_t e, size_t c) const {
+    return {data + e * row + c, scale.value + e * blocks + c / kCodecBlock};
+  }
+  template <int V>
+  void Ahead(const uint8_t* next, size_t i) const {
+    PrefetchStep<V * kLanes>(next, i);
   }
 };
 
 struct Q4Values {
-  static constexpr size_t kBits = 4;
   static constexpr bool kScaled = true;
   const uint8_t* data;
   size_t row, blocks;
@@ -121,10 +148,20 @@ struct Q4Values {
         blocks(CodecBlocks(shape.dim)),
         scale(plane + ScalesAt(Codec::kQ4, shape.dim), blocks),
         min(plane + MinimaAt(shape.dim), blocks) {}
-  F32 Load(size_t e, size_t c, int v) const {
-    const size_t at = e * blocks + c / kCodecBlock + static_cast<size_t>(v) / 4;
-    const F32 q = ToF32(LoadNibbles(data + e * row + c / 2 + 4 * v));
-    return MulAdd(q, Set(scale.value[at]), Set(min.value[at]));
+  struct Row {
+    const uint8_t* at;
+    const float *scale, *min;
+    F32 Load(int v) const {
+      return MulAdd(ToF32(LoadNibbles(at + 4 * v)), Set(scale[v / 4]), Set(min[v / 4]));
+    }
+  };
+  Row At(size_t e, size_t c) const {
+    const size_t block = e * blocks + c / kCodecBlock;
+    return {data + e * row + c / 2, scale.value + block, min.value + block};
+  }
+  template <int V>
+  void Ahead(const uint8_t* next, size_t i) const {
+    PrefetchStep<V * kLanes / 2>(next, i);
   }
 };
 
@@ -143,19 +180,7 @@ inline size_t NextTile(size_t n) {
   return (n + tiles - 1) / tiles;
 }
 
-// Prefetches the `kBytes` that step `i` of a walk over the next plane covers. Reading planes at
-// memory speed needs this: a tile takes less than a line of each channel, which hides the stream
-// from the hardware.
-template <size_t kBytes>
-inline void PrefetchStep(const uint8_t* next, size_t i) {
-  if constexpr (kBytes >= 64) {
-    for (size_t b = 0; b < kBytes; b += 64) __builtin_prefetch(next + i * kBytes + b);
-  } else {
-    if (i % (64 / kBytes) == 0) __builtin_prefetch(next + i * kBytes);
-  }
-}
-
-// The same for scales and minima, which are read first and whole.
+// Prefetches scales and minima, which are read first and whole.
 inline void PrefetchScales(Codec codec, const uint8_t* next, size_t dim) {
   for (size_t b = ScalesAt(codec, dim); b < PlaneBytes(codec, dim); b += 64) {
     __builtin_prefetch(next + b);

@@ -129,10 +129,10 @@ void ExpandV(const uint8_t* plane, PlaneShape shape, float* out) {
   const size_t dim = shape.dim;
   for (size_t e = 0; e < kPageEntries; ++e) {
     size_t c = 0;
-    for (; c + kLanes <= dim; c += kLanes) Store(values.Load(e, c, 0), out + e * dim + c);
+    for (; c + kLanes <= dim; c += kLanes) Store(values.At(e, c).Load(0), out + e * dim + c);
     if (c < dim) {
       float last[kLanes];
-      Store(values.Load(e, c, 0), last);
+      Store(values.At(e, c).Load(0), last);
       memcpy(out + e * dim + c, last, (dim - c) * sizeof(float));
     }
   }

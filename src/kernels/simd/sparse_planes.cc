@@ -1,6 +1,6 @@
 // Packing and expanding sparse planes (kernels/plane.h).
 #include "kernels/simd/fill.h"
-#include "kernels/simd/plane_codecs.h"
+#include "kernels/simd/sparse_lanes.h"
 
 namespace kvasir::KVASIR_SIMD {
 
@@ -15,12 +15,6 @@ template <>
 struct SourceOf<Codec::kSparseF16> {
   using E = ElementF16;
 };
-
-inline uint64_t WordAt(const uint8_t* at) {
-  uint64_t word;
-  memcpy(&word, at, sizeof(word));
-  return word;
-}
 
 // Element (e, c) of a dense plane.
 template <bool kKeys>
@@ -138,48 +132,43 @@ size_t Pack(const uint8_t* dense, PlaneShape shape, const float* weights, uint8_
   return broken;
 }
 
-template <Codec kCodec, bool kKeys>
-void Expand(const uint8_t* plane, PlaneShape shape, float* out) {
-  using E = typename SourceOf<kCodec>::E;
-  constexpr size_t kWidth = SparseValueBytes(kCodec);
-  const size_t dim = shape.dim;
-  const PlaneForm form(kCodec, static_cast<uint16_t>(shape.keep));
-  const uint8_t* bitmaps = plane + SparseBitmapsAt(form);
-  memset(out, 0, kPageEntries * dim * sizeof(float));
-  const auto put = [&](size_t e, size_t c) {
-    float lanes[kLanes];
-    if constexpr (kCodec == Codec::kSparseI8) {
-      uint16_t scale[kLanes];
-      int8_t q[kLanes];
-      memcpy(q, plane, 1);
-      memcpy(scale, bitmaps - 2 * kPageEntries + 2 * e, 2);
-      Store(Mul(LoadI8(q), LoadF16(scale)), lanes);
-    } else {
-      uint16_t x[kLanes];
-      memcpy(x, plane, 2);
-      Store(E::Load(x), lanes);
-    }
-    out[Place<kKeys>(e, c, dim)] = lanes[0];
-    plane += kWidth;
-  };
-  const size_t rows = kKeys ? dim : kPageEntries, words = kKeys ? 1 : BitmapWords(dim);
-  for (size_t r = 0; r < rows; ++r) {
-    for (size_t i = 0; i < words; ++i) {
-      for (uint64_t left = WordAt(bitmaps + (r * words + i) * 8); left != 0; left &= left - 1) {
-        const size_t j = static_cast<size_t>(__builtin_ctzll(left));
-        kKeys ? put(j, r) : put(r, 64 * i + j);
-      }
+template <typename E>
+void ExpandK(const uint8_t* plane, PlaneShape shape, float* out) {
+  const SparseKeys<E> keys(plane, shape);
+  typename SparseKeys<E>::Tile tile(keys, 0);
+  for (size_t c = 0; c < shape.dim; ++c, out += kPageEntries) {
+    tile.NextChannel();
+    KVASIR_UNROLL
+    for (int v = 0; v < 8; ++v) Store(tile.Load(v), out + 8 * v);
+  }
+}
+
+template <typename E>
+void ExpandV(const uint8_t* plane, PlaneShape shape, float* out) {
+  const SparseValues<E> values(plane, shape);
+  for (size_t e = 0; e < kPageEntries; ++e) {
+    for (size_t c = 0; c < shape.dim; c += 64) {
+      const typename SparseValues<E>::Row row = values.At(e, c);
+      const size_t width = shape.dim - c < 64 ? shape.dim - c : 64;
+      int v = 0;
+      for (; 8 * (static_cast<size_t>(v) + 1) <= width; ++v, out += kLanes) Store(row.Load(v), out);
+      const size_t left = width % kLanes;
+      if (left == 0) continue;
+      float last[kLanes];
+      Store(row.Load(v), last);
+      memcpy(out, last, left * sizeof(float));
+      out += left;
     }
   }
 }
 
-template <Codec kCodec>
+template <typename E>
 void Fill(PlaneKernels* table) {
-  constexpr size_t kIndex = static_cast<size_t>(kCodec);
-  table->pack_k[kIndex] = Pack<kCodec, true>;
-  table->pack_v[kIndex] = Pack<kCodec, false>;
-  table->expand_k[kIndex] = Expand<kCodec, true>;
-  table->expand_v[kIndex] = Expand<kCodec, false>;
+  constexpr size_t kIndex = static_cast<size_t>(E::kCodec);
+  table->pack_k[kIndex] = Pack<E::kCodec, true>;
+  table->pack_v[kIndex] = Pack<E::kCodec, false>;
+  table->expand_k[kIndex] = ExpandK<E>;
+  table->expand_v[kIndex] = ExpandV<E>;
   table->encode_k[kIndex] = table->encode_v[kIndex] = nullptr;
 }
 
@@ -187,9 +176,9 @@ void Fill(PlaneKernels* table) {
 
 void FillSparse(PlaneKernels* table) {
   for (size_t i = 0; i < kDenseCodecs; ++i) table->pack_k[i] = table->pack_v[i] = nullptr;
-  Fill<Codec::kSparseBF16>(table);
-  Fill<Codec::kSparseF16>(table);
-  Fill<Codec::kSparseI8>(table);
+  Fill<SparseBF16>(table);
+  Fill<SparseF16>(table);
+  Fill<SparseI8>(table);
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -1,7 +1,7 @@
 // F32: eight floats. The few operations kernels are written in, one implementation per target.
 //
-// On every target a lane-wise operation rounds once per lane; MulAdd is fused on AVX2 and two roundings on the
-// portable target, so bits agree within a target, not across targets.
+// On every target a lane-wise operation rounds once per lane; MulAdd is fused on AVX2 and two
+// roundings on the portable target, so bits agree within a target, not across targets.
 #pragma once
 
 #include <stddef.h>
@@ -135,18 +135,20 @@ inline U32 Field(U32 a, int shift, int width) {
 inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
 inline F32 AsF32(U32 bits) { return {_mm256_castsi256_ps(bits.v)}; }
 inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // of the bits as a signed integer
-inline F32 Lookup(const float* table, U32 index) { return {_mm256_i32gather_ps(table, index.v, 4)}; }
+inline F32 Lookup(const float* table, U32 index) {
+  return {_mm256_i32gather_ps(table, index.v, 4)};
+}
 
 #else  // portable: loops over eight lanes, vectorized by the compiler where it can
 
 struct F32 {
   float v[kLanes];
 };
-#define KVASIR_LANES(expression)            \
-  F32 r;                                    \
-  for (size_t i = 0; i < kLanes; ++i) {     \
-    r.v[i] = (expression);                  \
-  }                                         \
+#define KVASIR_LANES(expression)        \
+  F32 r;                                \
+  for (size_t i = 0; i < kLanes; ++i) { \
+    r.v[i] = (expression);              \
+  }                                     \
   return r
 inline F32 Zero() { KVASIR_LANES(0.0f); }
 inline F32 Set(float x) { KVASIR_LANES(x); }
@@ -306,8 +308,8 @@ inline float MaxOfLanes(F32 a) {
   return m;
 }
 
-// 2^x for x <= 0 (softmax weights) or any |x| < 126; below -126 the result is 0. Relative error < 2e-7: x = n + f with
-// |f| <= 1/2, and 2^f by its Taylor polynomial of degree 7.
+// 2^x for x <= 0 (softmax weights) or any |x| < 126; below -126 the result is 0. Relative error <
+// 2e-7: x = n + f with |f| <= 1/2, and 2^f by its Taylor polynomial of degree 7.
 inline F32 Exp2(F32 x) {
   const F32 clamped = Max(x, Set(-126.0f));
   const F32 n = Round(clamped);
@@ -330,8 +332,9 @@ inline F32 Exp2(F32 x) {
 #endif
 }
 
-// e^x with a relative error below 3e-7 for x in [-87.3, 88.3]; 0 below, the value at 88.3 above, NaN for NaN.
-// x = n ln 2 + r: n times the first part of ln 2 is exact, so r keeps its bits; e^r by its Taylor polynomial.
+// e^x with a relative error below 3e-7 for x in [-87.3, 88.3]; 0 below, the value at 88.3 above,
+// NaN for NaN. x = n ln 2 + r: n times the first part of ln 2 is exact, so r keeps its bits; e^r by
+// its Taylor polynomial.
 inline F32 Exp(F32 x) {
   const F32 clamped = Max(Min(x, Set(88.3f)), Set(-87.3f));  // NaN becomes 88.3
   const F32 n = Round(Mul(clamped, Set(1.44269504f)));

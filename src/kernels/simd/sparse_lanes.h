@@ -1,0 +1,245 @@
+// Eight lanes of sparse rows: what a byte of a bitmap and the values behind it stand for, and the
+// readers of sparse planes that kernels over f32 values use (simd/plane_codecs.h).
+#pragma once
+
+#include "kernels/simd/plane_codecs.h"
+
+namespace kvasir::KVASIR_SIMD {
+
+inline uint64_t WordAt(const uint8_t* at) {
+  uint64_t word;
+  memcpy(&word, at, sizeof(word));
+  return word;
+}
+
+// Per byte of a word the bits in the bytes up to and including it.
+inline uint64_t BitsUpTo(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555;
+  word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+  word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
+  word += word << 8;  // shifts and sums, which are vectors where a product is not
+  word += word << 16;
+  return word + (word << 32);
+}
+
+// Values move to the lanes whose bits are set in `mask`, the others become 0. Sixteen bytes (eight
+// of int8) are read, whatever the mask.
+#if defined(KVASIR_X86)
+
+// Shuffles of eight values of kWidth bytes per mask. (Straight to 32-bit lanes would be a shuffle
+// less and tables that fill a quarter of the L1 cache.)
+template <size_t kWidth>
+struct ExpandTable {
+  alignas(16) uint8_t shuffle[256][8 * kWidth];
+
+  constexpr ExpandTable() : shuffle{} {
+    for (size_t mask = 0; mask < 256; ++mask) {
+      uint8_t from = 0;
+      for (size_t i = 0; i < 8 * kWidth; ++i) {
+        shuffle[mask][i] = (mask >> i / kWidth & 1) != 0 ? from++ : uint8_t{0x80};
+      }
+    }
+  }
+};
+inline constexpr ExpandTable<2> kExpandWords;
+inline constexpr ExpandTable<1> kExpandBytes;
+
+inline __m128i ExpandWords(const uint16_t* values, uint8_t mask) {
+  return _mm_shuffle_epi8(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(values)),
+      _mm_load_si128(reinterpret_cast<const __m128i*>(kExpandWords.shuffle[mask])));
+}
+inline F32 ExpandBF16(const uint16_t* values, uint8_t mask) {
+  const __m256i wide = _mm256_cvtepu16_epi32(ExpandWords(values, mask));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+}
+inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
+  return {_mm256_cvtph_ps(ExpandWords(values, mask))};
+}
+inline __m128i ExpandBytes(const int8_t* values, uint8_t mask) {
+  return _mm_shuffle_epi8(
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values)),
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpandBytes.shuffle[mask])));
+}
+inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(ExpandBytes(values, mask)))};
+}
+// Eight lanes of two rows, taken in turns.
+inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
+                           uint8_t second_mask, uint8_t* out) {
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(out),
+      _mm_unpacklo_epi8(ExpandBytes(first, first_mask), ExpandBytes(second, second_mask)));
+}
+
+#else
+
+template <typename T>
+struct ExpandedLanes {
+  T lane[kLanes] = {};
+  ExpandedLanes(const T* values, uint8_t mask) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      if (mask >> i & 1) lane[i] = *values++;
+    }
+  }
+};
+inline F32 ExpandBF16(const uint16_t* values, uint8_t mask) {
+  return LoadBF16(ExpandedLanes<uint16_t>(values, mask).lane);
+}
+inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
+  return LoadF16(ExpandedLanes<uint16_t>(values, mask).lane);
+}
+inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
+  return LoadI8(ExpandedLanes<int8_t>(values, mask).lane);
+}
+inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
+                           uint8_t second_mask, uint8_t* out) {
+  const ExpandedLanes<int8_t> a(first, first_mask), b(second, second_mask);
+  for (size_t i = 0; i < kLanes; ++i) {
+    out[2 * i] = static_cast<uint8_t>(a.lane[i]);
+    out[2 * i + 1] = static_cast<uint8_t>(b.lane[i]);
+  }
+}
+
+#endif
+
+// The bytes of two rows of 64 lanes, taken in turns, from values that lie one row behind the other.
+// Returns where the values after them begin.
+#if defined(KVASIR_TARGET_AVX512)
+inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
+                                     uint8_t* out) {
+  const __m512i a = _mm512_maskz_expand_epi8(first, _mm512_loadu_si512(values));
+  values += __builtin_popcountll(first);
+  const __m512i b = _mm512_maskz_expand_epi8(second, _mm512_loadu_si512(values));
+  // Unpacking works in quarters of a vector, of which it leaves every second one behind.
+  const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
+  const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+  const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, front, high));
+  _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi64(low, back, high));
+  return values + __builtin_popcountll(second);
+}
+#else
+inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
+                                     uint8_t* out) {
+  const uint64_t a = BitsUpTo(first), b = BitsUpTo(second);
+  const int8_t* const second_values = values + (a >> 56);
+  for (size_t i = 0; i < kLanes; ++i) {
+    StoreBytePairs(values + (a << 8 >> 8 * i & 0xff), static_cast<uint8_t>(first >> 8 * i),
+                   second_values + (b << 8 >> 8 * i & 0xff), static_cast<uint8_t>(second >> 8 * i),
+                   out + 16 * i);
+  }
+  return second_values + (b >> 56);
+}
+#endif
+
+// Elements of sparse planes: the codec, the type of a value, eight of them.
+struct SparseBF16 {
+  using T = uint16_t;
+  static constexpr Codec kCodec = Codec::kSparseBF16;
+  static F32 Expand(const T* values, uint8_t mask) { return ExpandBF16(values, mask); }
+};
+struct SparseF16 {
+  using T = uint16_t;
+  static constexpr Codec kCodec = Codec::kSparseF16;
+  static F32 Expand(const T* values, uint8_t mask) { return ExpandF16(values, mask); }
+};
+struct SparseI8 {
+  using T = int8_t;
+  static constexpr Codec kCodec = Codec::kSparseI8;
+  static F32 Expand(const T* values, uint8_t mask) { return ExpandI8(values, mask); }
+};
+
+// A sparse plane, and where the values of each byte of its bitmaps begin. Words of bitmaps lie as
+// in the plane: K [dim], V [64][words].
+template <typename E>
+struct SparsePlane {
+  using T = typename E::T;
+  static constexpr bool kScaled = E::kCodec == Codec::kSparseI8;
+  const T* values;
+  const uint8_t* bitmaps;
+  size_t vector_bytes;                      // of eight lanes, on the average
+  float scale[kScaled ? kPageEntries : 1];  // per entry
+  uint16_t start[kMaxHeadDim];              // per word, of its values among all
+  uint64_t before[kMaxHeadDim];             // per word, byte by byte: bits in the bytes before
+
+  SparsePlane(const uint8_t* plane, PlaneShape shape, size_t n_words)
+      : values(reinterpret_cast<const T*>(plane)) {
+    const PlaneForm form(E::kCodec, static_cast<uint16_t>(shape.keep));
+    const size_t vectors = kPageEntries * ((shape.dim + kLanes - 1) / kLanes);
+    vector_bytes = (PlaneBytes(form, shape.dim) + vectors - 1) / vectors;
+    bitmaps = plane + SparseBitmapsAt(form);
+    if constexpr (kScaled) {
+      const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + SparseScalesAt(form));
+      for (size_t e = 0; e < kPageEntries; e += kLanes) Store(LoadF16(halves + e), scale + e);
+    }
+    for (size_t i = 0; i < n_words; ++i) before[i] = BitsUpTo(WordAt(bitmaps + 8 * i));
+    size_t n = 0;
+    for (size_t i = 0; i < n_words; ++i) {
+      start[i] = static_cast<uint16_t>(n);
+      n += before[i] >> 56;
+      before[i] <<= 8;
+    }
+  }
+
+  // Lanes [8 i, 8 i + 8) of word 0, as if all words were one row.
+  F32 Lanes(size_t i, const T* of_word) const {
+    return E::Expand(of_word + reinterpret_cast<const uint8_t*>(before)[i], bitmaps[i]);
+  }
+  // Prefetches what step `i` of a walk by V vectors covers in the next plane.
+  template <int V>
+  void Ahead(const uint8_t* next, size_t i) const {
+    const size_t bytes = V * vector_bytes;
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+  }
+};
+
+// A K plane, read channel after channel (as FloatKeys).
+template <typename E>
+struct SparseKeys : SparsePlane<E> {
+  SparseKeys(const uint8_t* plane, PlaneShape shape) : SparsePlane<E>(plane, shape, shape.dim) {}
+
+  struct Tile {
+    const SparseKeys& keys;
+    const size_t e;
+    size_t channel = ~size_t{0};
+    const typename E::T* of_channel = nullptr;
+
+    Tile(const SparseKeys& keys, size_t e) : keys(keys), e(e) {}
+    void NextChannel() { of_channel = keys.values + keys.start[++channel]; }
+    F32 Load(int v) const {
+      const F32 x = keys.Lanes(8 * channel + e / kLanes + static_cast<size_t>(v), of_channel);
+      if constexpr (!SparseKeys::kScaled) return x;
+      return Mul(x, KVASIR_SIMD::Load(keys.scale + e + 8 * v));
+    }
+  };
+};
+
+// A V plane, read row after row (as FloatValues).
+template <typename E>
+struct SparseValues : SparsePlane<E> {
+  const size_t words;
+  SparseValues(const uint8_t* plane, PlaneShape shape)
+      : SparsePlane<E>(plane, shape, kPageEntries * BitmapWords(shape.dim)),
+        words(BitmapWords(shape.dim)) {}
+
+  struct Row {
+    const SparseValues& plane;
+    size_t byte;  // of the bitmaps
+    const typename E::T* of_word;
+    float scale;
+    F32 Load(int v) const {
+      const F32 x = plane.Lanes(byte + static_cast<size_t>(v), of_word);
+      if constexpr (!SparseValues::kScaled) return x;
+      return Mul(x, Set(scale));
+    }
+  };
+  // Up to the end of the 64 channels of `c`.
+  Row At(size_t e, size_t c) const {
+    const size_t word = e * words + c / 64;
+    return {*this, 8 * word + c % 64 / kLanes, this->values + this->start[word],
+            SparseValues::kScaled ? this->scale[e] : 1};
+  }
+};
+
+}  // namespace kvasir::KVASIR_SIMD
