@@ -100,7 +100,7 @@ TEST(SealedEngine, AnswersDoNotDependOnChunksOrNeighbours) {
        {"none", "keydiff:budget=120,block=32", "streaming:budget=150,block=64,sink=4",
         "snapkv:budget=60,window=8", "h2o:budget=100,block=16", "rpc:every=40,window=8",
         "expected:budget=60,every=16", "adakv:budget=120", "rkv:budget=60,buffer=16",
-        "tova:budget=100,block=16", "knorm:budget=90,block=64", "quest:budget=64"}) {
+        "tova:budget=100,block=16", "knorm:budget=90,block=64"}) {
     for (const bool at_prompt_end : {false, true}) {
       EngineOptions options = Options(policy);
       options.encoding = Sparse({.recent = 32, .at_prompt_end = at_prompt_end});
