@@ -12,7 +12,7 @@ MODEL = ("--shape", "tiny", "--kv-memory", "64MiB")
 TINY = (*MODEL, "-p", 16, "-n", 4, "-r", 2)
 KEYS = {"case", "build_commit", "cpu_info", "backends", "model_filename", "model_type", "model_size", "model_n_params", "n_batch",
         "n_ubatch", "n_threads", "type_k", "type_v", "n_prompt", "n_gen", "n_depth", "n_parallel", "test_time", "avg_ns", "stddev_ns",
-        "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "kv_policy", "kv_codec", "kv_peak_bytes", "kv_bytes_per_token",
+        "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "policy_ns", "kv_policy", "kv_codec", "kv_peak_bytes", "kv_bytes_per_token",
         "read_bytes_per_step"}
 # tiny: 2 layers, 2 KV heads of 64 channels; K and V in f16.
 ENTRY = 2 * 2 * 64 * 2 * 2

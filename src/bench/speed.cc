@@ -49,6 +49,7 @@ class SpeedRuns::Sequences {
     done.reserve(test.parallel);
     std::vector<Request> requests;
     for (uint32_t i = 0; i < test.parallel; ++i) requests.push_back(RequestOf(test, i));
+    const double policy_before = engine_.stats().policy_seconds;
     const auto start = Clock::now();
     for (Request& request : requests) {
       request.on_done = [&done](Generation g) { done.push_back(std::move(g)); };
@@ -59,6 +60,7 @@ class SpeedRuns::Sequences {
     Check(test, done);
     if (result == nullptr) return;
     result->seconds.push_back(seconds);
+    result->policy_seconds.push_back(engine_.stats().policy_seconds - policy_before);
     Account(test, done, before, result);
   }
 
@@ -122,12 +124,14 @@ class SpeedRuns::Sequences {
   void Account(const SpeedTest& test, const std::vector<Generation>& done, uint64_t before,
                SpeedResult* result) {
     const Ledger ledger = engine_.ledger();
-    uint64_t shared = 0, peak = 0, entries_before = 0, entries_after = 0;
+    uint64_t shared = 0, peak = 0, entries_before = 0, entries_after = 0, chosen = 0;
     for (uint32_t i = 0; i < test.parallel; ++i) {
       entries_after += done[i].entries;
+      if (done[i].reads) chosen += done[i].reads->bytes;
       if (test.depth == 0) continue;
       const Filled& filled = filled_.at(test.depth)[i];
-      shared += filled.bytes;
+      // Pages are shared with the fork; what is recorded it has for itself, all of it.
+      shared += filled.bytes - engine_.SideBytes(*filled.state);
       peak = std::max(peak, filled.bytes_peak);
       entries_before += filled.entries;
     }
@@ -140,7 +144,8 @@ class SpeedRuns::Sequences {
     const LaneShape& shape = done[0].state->lanes->shape();
     // A step reads its own entry too.
     const uint64_t own = shape.lanes() * test.parallel;
-    result->kv_read_bytes = (entries_before + entries_after + own) / 2 * shape.EntryBytes();
+    result->kv_read_bytes =
+        chosen > 0 ? chosen : (entries_before + entries_after + own) / 2 * shape.EntryBytes();
   }
 
   Engine& engine_;

@@ -29,12 +29,13 @@ struct ModelSize {
 
 struct SpeedResult {
   SpeedTest test;
-  std::vector<double> seconds;  // one for each repetition
-  uint64_t kv_peak_bytes = 0;   // most bytes of KV during the filling or the test
-  uint64_t kv_end_bytes = 0;    // at the end
-  uint64_t kv_tokens = 0;       // tokens that the sequences saw until then
-  uint64_t kv_read_bytes = 0;   // of the entries that one decode step reads, on average
-  double started = 0;           // seconds since 1970
+  std::vector<double> seconds;         // one for each repetition
+  std::vector<double> policy_seconds;  // of these: of the policy, commits included
+  uint64_t kv_peak_bytes = 0;          // most bytes of KV during the filling or the test
+  uint64_t kv_end_bytes = 0;           // at the end
+  uint64_t kv_tokens = 0;              // tokens that the sequences saw until then
+  uint64_t kv_read_bytes = 0;          // of the entries that one decode step reads, on average
+  double started = 0;                  // seconds since 1970
 
   double ts(size_t repetition) const {
     return static_cast<double>(test.tokens()) / seconds[repetition];

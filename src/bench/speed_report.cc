@@ -156,6 +156,7 @@ nlohmann::ordered_json SpeedJson(const SpeedSetting& setting, const ModelSize& s
       {"stddev_ts", ts.deviation},
       {"samples_ns", whole_ns},
       {"samples_ts", samples_ts},
+      {"policy_ns", whole(SpreadOf(result.policy_seconds).mean * 1e9)},
       {"kv_policy", setting.policy},
       {"kv_codec", setting.codec},
       {"kv_peak_bytes", result.kv_peak_bytes},

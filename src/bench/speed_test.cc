@@ -81,7 +81,21 @@ TEST_F(MeasureSpeedTest, CountsWhatAPolicyKeeps) {
                                     kVocabulary, {{.n_gen = 4, .depth = 300}}, {.repetitions = 1});
   EXPECT_LT(results[0].kv_read_bytes, 100 * kEntry);
   EXPECT_LT(results[0].kv_end_bytes, 300 * kEntry);
+  ASSERT_EQ(results[0].policy_seconds.size(), 1u);
+  EXPECT_GT(results[0].policy_seconds[0], 0);
+  EXPECT_LT(results[0].policy_seconds[0], results[0].seconds[0]);
   EXPECT_EQ(results[0].kv_tokens, 304u);
+}
+
+TEST_F(MeasureSpeedTest, WhatHidesGrowsAndReadsLess) {
+  const auto dense =
+      MeasureSpeed(Start(1 << 20), kVocabulary, {{.n_gen = 40, .depth = 300}}, {.repetitions = 1});
+  const auto quest = MeasureSpeed(Start(1 << 20, "quest:budget=32,skip=0"), kVocabulary,
+                                  {{.n_gen = 40, .depth = 300}}, {.repetitions = 1});
+  EXPECT_EQ(dense[0].policy_seconds[0], 0);
+  EXPECT_GT(quest[0].policy_seconds[0], 0);
+  EXPECT_GT(quest[0].kv_end_bytes, dense[0].kv_end_bytes) << "bounds come on top";
+  EXPECT_LT(quest[0].kv_read_bytes, dense[0].kv_read_bytes / 2);
 }
 
 TEST_F(MeasureSpeedTest, SaysWhenTheBudgetIsTooSmall) {

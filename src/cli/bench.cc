@@ -180,6 +180,8 @@ void ServeRuns(Session& session, const std::vector<bench::SpeedTest>& tests, uin
     const bench::SpeedResult& result = runs.results()[test];
     output.Stream(DumpJson({{"test", names[test]},
                             {"ns", std::llround(result.seconds.back() * 1e9)},
+                            {"policy_ns", std::llround(result.policy_seconds.back() * 1e9)},
+                            {"read_bytes_per_step", result.kv_read_bytes},
                             {"kv_peak_bytes", result.kv_peak_bytes}}) +
                   '\n');
   }

@@ -153,7 +153,7 @@ bool Engine::Begin(Sequence& s, const Prefix& prefix) {
     state->policy = prefix.policy->Fork();
     if (r.fork_of) state->policy_of_own = r.fork_of->policy_of_own;
   } else if (const Policy* const policy = PolicyOf(s)) {
-    state->policy = policy->Begin({shape_, r.pinned});
+    state->policy = policy->Begin({.shape = shape_, .pinned = r.pinned, .one_turn = !r.keep_state});
     state->policy_of_own = r.policy;
   }
   s.state = std::move(state);

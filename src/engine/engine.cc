@@ -17,6 +17,19 @@ double Milliseconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double, std::milli>(d).count();
 }
 
+// Adds the time of its life to a counter of seconds.
+class Timer {
+ public:
+  explicit Timer(double* seconds) : seconds_(seconds) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() { *seconds_ += Milliseconds(std::chrono::steady_clock::now() - start_) / 1000; }
+
+ private:
+  double* const seconds_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 std::string_view Name(StopReason reason) {
@@ -144,23 +157,38 @@ uint32_t Engine::RowsFor(const Sequence& s, uint32_t rows_left) const {
 
 void Engine::Forward(std::span<Sequence* const> members, std::span<Segment> segments,
                      const LogitsSink& sink) {
-  bool wanted = false;
+  QuerySink query_sink;
+  ViewSink view_sink;
+  // The last rows of a segment.
+  const auto last = [&](size_t i, uint32_t layer, Rows queries) {
+    const AppendCursor& cursor = *segments[i].cursor;
+    const auto n = static_cast<uint32_t>(queries.count);
+    return LayerQueries{.layer = layer,
+                        .first_position = cursor.first_position() + cursor.n_rows() - n,
+                        .rows = queries,
+                        .kernels = &kernels_,
+                        .workers = &workers_};
+  };
   for (size_t i = 0; i < members.size(); ++i) {
-    PolicyState* const policy = members[i]->state->policy.get();
+    const Sequence& s = *members[i];
+    const PolicyState* const policy = s.state->policy.get();
     if (policy == nullptr) continue;
     segments[i].query_rows = policy->QueryRows(static_cast<uint32_t>(segments[i].tokens.size()));
-    wanted |= segments[i].query_rows > 0;
+    segments[i].chooses = policy->Selects({s.position(), s.prompt_end});
+    if (segments[i].query_rows > 0) {
+      query_sink = [&](size_t of, uint32_t layer, Rows queries) {
+        const Timer timer(&stats_.policy_seconds);
+        members[of]->state->policy->TakeQueries(last(of, layer, queries));
+      };
+    }
+    if (segments[i].chooses) {
+      view_sink = [&](size_t of, uint32_t layer, Rows queries, std::span<LaneView> lanes) {
+        const Timer timer(&stats_.policy_seconds);
+        members[of]->state->policy->Select(last(of, layer, queries), lanes);
+      };
+    }
   }
-  if (!wanted) return model_.Forward(segments, sink);
-  model_.Forward(segments, sink, [&](size_t i, uint32_t layer, Rows queries) {
-    const Segment& segment = segments[i];
-    const uint32_t end = segment.cursor->first_position() + segment.cursor->n_rows();
-    members[i]->state->policy->TakeQueries({.layer = layer,
-                                            .first_position = end - segment.query_rows,
-                                            .rows = queries,
-                                            .kernels = &kernels_,
-                                            .workers = &workers_});
-  });
+  model_.Forward(segments, sink, query_sink, view_sink);
 }
 
 void Engine::Advance(Sequence& s, uint32_t rows) {
@@ -170,11 +198,15 @@ void Engine::Advance(Sequence& s, uint32_t rows) {
   if (s.request.track) Track(s, /*after_commit=*/false);
   plan_.Clear();
   if (state.policy) {
+    const Timer timer(&stats_.policy_seconds);
     state.policy->Observe({s.position(), s.prompt_end}, KvView(store_, *state.lanes, kernels_),
                           &workers_, &plan_);
   }
   if (s.publishes && !plan_.drops.empty() && state.lanes->dropped() == 0) PublishUndropped(s);
-  if (!plan_.empty()) store_.Commit(state.lanes, plan_);
+  if (!plan_.empty()) {
+    const Timer timer(&stats_.policy_seconds);
+    store_.Commit(state.lanes, plan_);
+  }
   // What a policy drops is not encoded first.
   const bool starts = seals() && !state.lanes->sealing() && !s.in_prompt();
   if (starts) store_.StartSealing(state.lanes);
@@ -201,7 +233,10 @@ void Engine::Track(Sequence& s, bool after_commit) {
   track.bytes += static_cast<double>(bytes);
   track.live += static_cast<double>(lanes.n_entries());
   track.logical += static_cast<double>(shape_.lanes() * s.position());
-  if (!track.first_drop && lanes.dropped() > 0) track.first_drop = s.position();
+  if (track.first_drop) return;
+  if (lanes.dropped() > 0) track.first_drop = s.position();
+  const auto reads = s.state->policy ? s.state->policy->reads() : std::nullopt;
+  if (reads && reads->hidden > 0) track.first_drop = s.position() - 1;  // its one row
 }
 
 void Engine::Sample(Sequence& s, uint32_t position, std::span<const float> logits) {
@@ -383,6 +418,7 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
     g.entries_dropped = s.state->lanes->dropped();
+    if (s.state->policy) g.reads = s.state->policy->reads();
     if (s.request.track) {
       g.bytes_end = store_.Bytes(*s.state->lanes);
       g.track = s.track;

@@ -74,7 +74,7 @@ struct KvTrack {
   double live = 0;                     // likewise of the live entries of all lanes
   double logical = 0;                  // likewise of the entries nobody would have dropped
   double byte_seconds = 0;             // bytes times the time they were held
-  std::optional<uint32_t> first_drop;  // tokens read by then
+  std::optional<uint32_t> first_drop;  // tokens read when entries were first dropped or hidden
 };
 
 enum class StopReason : uint8_t { kLength, kStop, kEos, kCancelled };
@@ -107,7 +107,8 @@ struct Generation {
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
   uint64_t bytes_end = 0;                     // of its lanes, when the request asked to track them
   KvTrack track;
-  std::optional<Error> error;  // the request failed alone
+  std::optional<PassReads> reads;  // of the last pass, if the policy chose what it read
+  std::optional<Error> error;      // the request failed alone
 };
 
 struct Request {
@@ -148,8 +149,9 @@ struct EngineStats {
   uint64_t snapshot_bytes = 0;  // given back before anybody is refused
   uint64_t n_parked = 0;        // times a sequence was parked
   uint64_t n_steps = 0;
-  uint32_t step_rows = 0;   // of the last pass
-  double step_seconds = 0;  // likewise
+  uint32_t step_rows = 0;     // of the last pass
+  double step_seconds = 0;    // likewise
+  double policy_seconds = 0;  // of policies: what they recorded, scored and chose, commits included
 };
 
 // One line of the ledger for each sequence that runs.
@@ -262,6 +264,8 @@ class Engine {
   // Where a prompt whose pages change their form is published next, whatever its policy does.
   uint32_t NextShared(const Sequence& sequence) const;
   PrefixQuery QueryOf(const Sequence& sequence) const;
+  // Leading tokens of a running sequence that others may begin with, while nothing is dropped.
+  static std::span<const int32_t> Shareable(const Sequence& sequence);
   // Where `other`, that reads its prompt, will leave what `query` can begin with.
   uint32_t ComingCut(const Sequence& other, const PrefixQuery& query) const;
   Prefix FindPrefix(const Sequence& sequence);

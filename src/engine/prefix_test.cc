@@ -375,7 +375,10 @@ TEST_P(Parking, AnswersAreTheSameAndTheOldestIsNeverParked) {
     return r;
   };
   // Four fit with 1024 new tokens each, fewer with 1500.
-  options.kv_memory = *GetParam() == 0 ? 640 << 10 : 400 << 10;
+  const std::string_view policy = GetParam();
+  options.kv_memory = policy.empty()                ? 640 << 10
+                      : policy.starts_with("quest") ? 704 << 10
+                                                    : 400 << 10;
   Bench bench(options, 4096);
   std::vector<std::shared_ptr<std::optional<Generation>>> results;
   for (int32_t i = 0; i < 4; ++i) results.push_back(bench.Start(request(i)));
@@ -404,7 +407,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "h2o:keep=0.7,block=16", "tova:keep=0.7,block=16",
                       "rpc:every=64,window=8,ratio=1.5", "snapkv:keep=0.7,window=8,every=64",
                       "adakv:keep=0.7,window=8,every=64", "expected:keep=0.7,window=8,every=64",
-                      "rkv:keep=0.7,buffer=64"));
+                      "rkv:keep=0.7,buffer=64", "quest:budget=64,part=4,skip=1"));
 
 // Conversations that share beginnings, branch, are cancelled, in budgets from roomy to very tight.
 class PrefixStress : public ::testing::TestWithParam<const char*> {};
@@ -473,16 +476,15 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, PrefixStress,
-                         ::testing::Values("", "keydiff:budget=64,block=16",
-                                           "streaming:budget=64,block=16",
-                                           "random:keep=0.5,block=32",
-                                           "keydiff:budget=200,block=16", "h2o:budget=64,block=16",
-                                           "h2o:budget=140,block=16", "tova:budget=64,block=16",
-                                           "knorm:budget=64,block=16", "snapkv:budget=40,window=20",
-                                           "adakv:budget=40,window=20,every=5",
-                                           "expected:budget=40,every=8,window=8",
-                                           "rkv:budget=32,buffer=8", "rpc:every=12,window=6"));
+INSTANTIATE_TEST_SUITE_P(
+    Policies, PrefixStress,
+    ::testing::Values("", "keydiff:budget=64,block=16", "streaming:budget=64,block=16",
+                      "random:keep=0.5,block=32", "keydiff:budget=200,block=16",
+                      "h2o:budget=64,block=16", "h2o:budget=140,block=16",
+                      "tova:budget=64,block=16", "knorm:budget=64,block=16",
+                      "snapkv:budget=40,window=20", "adakv:budget=40,window=20,every=5",
+                      "expected:budget=40,every=8,window=8", "rkv:budget=32,buffer=8",
+                      "rpc:every=12,window=6", "quest:budget=16,part=4,skip=0"));
 
 TEST(Admission, WhoWaitsTooLongIsRefusedAndSaysWhy) {
   EngineOptions options = Options("", 0);

@@ -24,6 +24,12 @@ PrefixQuery Engine::QueryOf(const Sequence& s) const {
   return query;
 }
 
+std::span<const int32_t> Engine::Shareable(const Sequence& s) {
+  const std::span<const int32_t> tokens = s.state->tokens;
+  const PolicyState* const policy = s.state->policy.get();
+  return policy ? tokens.first(std::min<size_t>(tokens.size(), policy->shareable_rows())) : tokens;
+}
+
 Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   if (!s.publishes || s.request.prompt_logprobs) return {};
   const PrefixQuery query = QueryOf(s);
@@ -39,7 +45,7 @@ Engine::Prefix Engine::FindPrefix(const Sequence& s) {
   for (const auto& other : running_) {
     if (!other->publishes || other->request.salt != s.request.salt) continue;
     if (other->state->lanes->dropped() > 0) continue;
-    const uint32_t length = UsableCut(other->state->tokens, query, block());
+    const uint32_t length = UsableCut(Shareable(*other), query, block());
     if (length > best.length && other->state->lanes->CanCutAt(length)) {
       best = {.lanes = &other->state->lanes, .length = length, .cut = true};
     }
@@ -144,6 +150,7 @@ void Engine::PublishUndropped(Sequence& s) {
 void Engine::PublishEnd(Sequence& s) {
   if (!s.publishes || !s.state || s.state->tokens.empty() || s.state->lanes->dropped() > 0) return;
   if (policy_ && !policy_->rows_to_see()) return;
+  s.state->tokens.resize(Shareable(s).size());  // the lanes may hold more; they are only cut
   store_.Freeze(s.state->lanes);
   store_.ReturnSide(s.state->lanes);  // its policy's state ends with it
   Snapshot snapshot;

@@ -98,6 +98,8 @@ TEST(Retention, ABudgetThatIsNeverReachedChangesNoBit) {
       for (const int block : {1, 7, 128}) {
         specs.push_back(fmt::format("{}:budget=160,block={}", name, block));
       }
+    } else if (traits->hides) {
+      specs = {name + ":budget=160,skip=0", name + ":budget=160,part=64,skip=1"};
     } else if (name == "rpc") {
       specs = {"rpc:every=160,window=4", "rpc"};
     } else {
@@ -195,6 +197,11 @@ std::string SpecName(const ::testing::TestParamInfo<const char*>& info) {
   return name;
 }
 
+// Whether a policy dropped or hid something of what there was.
+bool Acted(const Generation& g) {
+  return g.entries_dropped > 0 || (g.reads && g.reads->hidden > 0);
+}
+
 class NeighbourTest : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Policies, NeighbourTest,
                          ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
@@ -202,7 +209,8 @@ INSTANTIATE_TEST_SUITE_P(Policies, NeighbourTest,
                                            "snapkv:budget=30,window=8,every=12",
                                            "adakv:budget=30,window=8",
                                            "expected:budget=30,every=12,window=8",
-                                           "rkv:budget=24,buffer=12", "rpc:every=12,window=6"),
+                                           "rkv:budget=24,buffer=12", "rpc:every=12,window=6",
+                                           "quest:budget=12,part=4,skip=0"),
                          SpecName);
 
 TEST_P(NeighbourTest, OneThatIsAbortedInAWindowLeavesNoTrace) {
@@ -212,7 +220,7 @@ TEST_P(NeighbourTest, OneThatIsAbortedInAWindowLeavesNoTrace) {
     return r;
   };
   const Generation alone = SmallModel(GetParam()).Ask(request(1, 70));
-  EXPECT_GT(alone.entries_dropped, 0u);
+  EXPECT_TRUE(Acted(alone));
   // In its prompt, at its end, in a window before a round.
   for (const uint32_t generated : {0u, 1u, 16u}) {
     SmallModel model(GetParam());
@@ -245,7 +253,8 @@ INSTANTIATE_TEST_SUITE_P(Policies, WarmTest,
                                            "streaming:budget=40,block=16,sink=4",
                                            "random:budget=40,block=16", "h2o:budget=200,block=16",
                                            "rpc:every=12,window=6", "snapkv:budget=40,window=10",
-                                           "rkv:budget=40,buffer=20"),
+                                           "rkv:budget=40,buffer=20",
+                                           "quest:budget=12,part=4,skip=1"),
                          SpecName);
 
 TEST_P(WarmTest, APrefixHitEqualsAColdRunBitForBit) {
@@ -265,17 +274,45 @@ TEST_P(WarmTest, APrefixHitEqualsAColdRunBitForBit) {
   }
 }
 
+// What was written by rows that did not read all there was is no prompt's: others read it anew.
+TEST(Retention, AnswersOfRowsThatChoseWhatToReadAreNotShared) {
+  const std::string policy = "quest:budget=64,part=8,skip=0";
+  const Tokens prompt = RandomTokens(50, SmallModel::kVocabulary, 6);
+  const Tokens written = SmallModel(policy).Ask(Greedy(prompt, 60)).tokens;
+  Tokens second = prompt;
+  second.insert(second.end(), written.begin(), written.begin() + 50);
+  second.push_back(7);
+  const auto request = [&] {
+    Request r = Greedy(second, 20);
+    r.logprobs = 5;
+    return r;
+  };
+  const Generation cold = SmallModel(policy).Ask(request());
+  for (const bool running : {false, true}) {
+    SmallModel model(policy, 32);
+    const auto first = model.Start(Greedy(prompt, 60));
+    while (model.engine().Step()) {
+      const auto lines = model.engine().sequences();
+      if (running && !lines.empty() && lines[0].generated_tokens > 55) break;
+    }
+    const Generation again = model.Ask(request());
+    // 64 entries are read whole; the row at position 64 is the first that leaves some out.
+    EXPECT_EQ(again.cached_tokens, 64u) << running;
+    ASSERT_NO_FATAL_FAILURE(ExpectSame(again, cold)) << running;
+  }
+}
+
 class TurnTest : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Policies, TurnTest,
-                         ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
-                                           "tova:budget=40,block=16", "snapkv:budget=30,window=8",
-                                           "snapkv:budget=30,window=8,every=12",
-                                           "pyramidkv:budget=30,window=8",
-                                           "adakv:budget=30,window=8,floor=0,every=7",
-                                           "expected:budget=30,every=12,window=8",
-                                           "rkv:budget=24,buffer=12", "rpc:every=12,window=6",
-                                           "rpc:every=12,window=6,heads=group"),
-                         SpecName);
+INSTANTIATE_TEST_SUITE_P(
+    Policies, TurnTest,
+    ::testing::Values("keydiff:budget=40,block=16", "h2o:budget=40,block=16",
+                      "tova:budget=40,block=16", "snapkv:budget=30,window=8",
+                      "snapkv:budget=30,window=8,every=12", "pyramidkv:budget=30,window=8",
+                      "adakv:budget=30,window=8,floor=0,every=7",
+                      "expected:budget=30,every=12,window=8", "rkv:budget=24,buffer=12",
+                      "rpc:every=12,window=6", "rpc:every=12,window=6,heads=group",
+                      "rpc:every=12,window=6,turn=continue", "quest:budget=12,part=4,skip=0"),
+    SpecName);
 
 // Turns of a conversation and forks of what is kept, within what was granted, side by side with
 // others: the integrity checks see every page.
@@ -292,7 +329,7 @@ TEST_P(TurnTest, ConversationsAndForksGoOn) {
   ASSERT_FALSE(first.error);
   Generation second = turn(std::move(first.state), 2);
   ASSERT_FALSE(second.error);
-  EXPECT_GT(second.entries_dropped, 0u);
+  EXPECT_TRUE(Acted(second));
   ASSERT_TRUE(second.state);
   model.engine().Freeze(*second.state);
   const uint64_t held = model.engine().ledger().bytes;
@@ -324,10 +361,10 @@ class WatchedModel : public TinyModel {
  public:
   using TinyModel::TinyModel;
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override {
+               const QuerySink& query_sink, const ViewSink& view_sink) override {
     with_sink += query_sink != nullptr;
     for (const Segment& segment : segments) query_rows += segment.query_rows;
-    TinyModel::Forward(segments, sink, query_sink);
+    TinyModel::Forward(segments, sink, query_sink, view_sink);
   }
   uint64_t with_sink = 0, query_rows = 0;
 };
@@ -364,6 +401,23 @@ TEST(Retention, WhoAsksForNoEvidencePaysNothing) {
     }
     EXPECT_EQ(tiny.model.with_sink, 0u) << policy;
     EXPECT_EQ(tiny.model.query_rows, 0u) << policy;
+  }
+}
+
+// Moments of all queries are for a prompt's end: where no other follows, an answer adds none.
+TEST(Retention, AnswersThatNobodyGoesOnFromAddNoMoments) {
+  for (const bool kept : {false, true}) {
+    for (const char* every : {"0", "12"}) {
+      Tiny tiny(fmt::format("expected:budget=40,window=8,every={}", every).c_str());
+      Request request = Greedy(RandomTokens(100, 40, 1), 30);
+      request.keep_state = kept;
+      const auto result = tiny.Start(std::move(request));
+      tiny.engine.RunUntilIdle();
+      EXPECT_GT((*result)->entries_dropped, 0u);
+      // With further selections the last rows are recorded, not summed.
+      EXPECT_EQ(tiny.model.query_rows, !kept && *every == '0' ? 100u : 129u);
+      (*result)->state.reset();
+    }
   }
 }
 

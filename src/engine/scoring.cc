@@ -33,6 +33,11 @@ uint32_t Scoring::position() const { return sequence_->position(); }
 bool Scoring::done() const { return position() == sequence_->end(); }
 const LaneSet& Scoring::lanes() const { return *sequence_->state->lanes; }
 
+std::optional<PassReads> Scoring::reads() const {
+  const PolicyState* const policy = sequence_->state->policy.get();
+  return policy ? policy->reads() : std::nullopt;
+}
+
 void Scoring::Pass(uint32_t most_rows, const Sink& sink) {
   CHECK(!done() && most_rows > 0);
   Engine::Sequence& s = *sequence_;

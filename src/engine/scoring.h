@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "engine/engine.h"
@@ -32,6 +33,8 @@ class Scoring {
   void Pass(uint32_t most_rows, const Sink& sink);
 
   const LaneSet& lanes() const;  // as the last pass left them
+  // Of the last pass; none if its policy chose nothing.
+  std::optional<PassReads> reads() const;
 
  private:
   Engine& engine_;

@@ -31,7 +31,7 @@ class TinyModel : public Model {
 
   std::span<const float> key_bias(uint32_t layer) const override { return {}; }
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override {
+               const QuerySink& query_sink, const ViewSink& view_sink) override {
     uint32_t rows_in_pass = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
       const Segment& segment = segments[s];
@@ -55,7 +55,11 @@ class TinyModel : public Model {
         while (const uint32_t rows = cursor.BlockRows(layer)) {
           const uint32_t first = cursor.n_appended(layer);
           cursor.Append(layer, block.Slice(first, rows), block.Slice(first, rows));
-          for (uint32_t r = first; r < first + rows; ++r) Look(cursor, layer, r);
+          LaneView lanes[] = {cursor.View(layer, 0), cursor.View(layer, 1)};
+          if (segment.chooses) view_sink(s, layer, block, lanes);
+          for (uint32_t r = first; r < first + rows; ++r) {
+            Look(lanes, layer, cursor.first_position() + r, &seen_[r]);
+          }
         }
       }
       const uint32_t first_wanted = segment.logits == WantLogits::kAll    ? 0
@@ -78,12 +82,11 @@ class TinyModel : public Model {
     double sum = 0;
     bool poisoned = false;
   };
-  // Sums key channels x position over what row `r` sees in a layer.
-  void Look(const AppendCursor& cursor, uint32_t layer, uint32_t r) {
-    const uint32_t position = cursor.first_position() + r;
+  // Sums key channels x position over what row `position` sees of a layer's lanes.
+  void Look(std::span<const LaneView> lanes, uint32_t layer, uint32_t position, Seen* seen) const {
     std::vector<float> keys(size_t{kPageEntries} * config_.head_dim);
-    for (uint32_t head = 0; head < config_.n_kv_heads; ++head) {
-      const LaneView lane = cursor.View(layer, head);
+    for (uint32_t head = 0; head < lanes.size(); ++head) {
+      const LaneView& lane = lanes[head];
       for (uint32_t p = 0; p < lane.n_pages; ++p) {
         const PageView& page = lane.pages[p];
         BestKernels().planes.expand_k[page.k_form.index()](
@@ -93,9 +96,9 @@ class TinyModel : public Model {
           const float key = keys[slot];
           // Channels that a sparse page has let go are zeros.
           const double others = keys[kPageEntries + slot] + 2.0 * keys[2 * kPageEntries + slot];
-          seen_[r].sum += (head + 1) * (page.position(slot) + 1.0) * (key + 0.25 * others);
-          seen_[r].poisoned |= poison >= 0 && layer == 0 && head == 0 &&
-                               key == std::sin(static_cast<float>(poison * 8));
+          seen->sum += (head + 1) * (page.position(slot) + 1.0) * (key + 0.25 * others);
+          seen->poisoned |= poison >= 0 && layer == 0 && head == 0 &&
+                            key == std::sin(static_cast<float>(poison * 8));
         }
       }
     }

@@ -73,6 +73,8 @@ std::string PolicyValue(std::string_view spec, std::string_view key) {
 }
 
 std::optional<double> NominalRatio(std::string_view spec, uint64_t tokens) {
+  const Traits* const traits = FindPolicy(PolicyName(spec));
+  if (traits && traits->hides) return std::nullopt;  // its budget is not one of memory
   const auto value = [&](std::string_view key) {
     return std::strtod(PolicyValue(spec, key).c_str(), nullptr);
   };

@@ -1,26 +1,35 @@
 #include "eval/divergence.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
 #include "base/error.h"
+#include "kernels/table.h"
 
 namespace kvasir {
 
 namespace {
 
+constexpr size_t kPiece = 512;  // entries whose exponentials lie in the first cache
+
 size_t Top1(std::span<const float> logits, std::string_view whose, uint64_t position) {
-  size_t best = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
+  // Without branches over the row; what is no number is looked for only where there is one.
+  float most = logits[0];
+  bool numbers = true;
+  for (const float logit : logits) {
+    numbers &= logit < INFINITY;
+    most = most < logit ? logit : most;
+  }
+  for (size_t i = 0; !numbers && i < logits.size(); ++i) {
     if (!(logits[i] < INFINITY)) {
       Fail(Code::kInvalid, "{} after position {}: token {} has {}", whose, position, i, logits[i]);
     }
-    if (logits[i] > logits[best]) best = i;
   }
-  if (std::isinf(logits[best])) {
+  if (std::isinf(most)) {
     Fail(Code::kInvalid, "{} after position {}: no token is possible", whose, position);
   }
-  return best;
+  return static_cast<size_t>(std::find(logits.begin(), logits.end(), most) - logits.begin());
 }
 
 }  // namespace
@@ -35,13 +44,20 @@ Divergence Compare(std::span<const float> dense, std::span<const float> other, i
   // With a = ln p + ln Z and b = ln q + ln Z':
   // sum p (ln p - ln q) = sum e^a (a - b) / Z + ln Z' - ln Z.
   const bool same_row = dense.data() == other.data();
+  const auto exponentials = BestKernels().rows.exp_below;
+  double p[kPiece], q[kPiece];
   double sum_p = 0, sum_q = 0, sum_difference = 0;
-  for (size_t i = 0; i < dense.size(); ++i) {
-    const double a = dense[i] - max_p, b = other[i] - max_q;
-    const double p = std::exp(a);
-    sum_p += p;
-    sum_q += same_row ? p : std::exp(b);
-    if (p > 0) sum_difference += p * (a - b);
+  for (size_t begin = 0; begin < dense.size(); begin += kPiece) {
+    const size_t n = std::min(kPiece, dense.size() - begin);
+    exponentials(&dense[begin], n, dense[top_p], p);
+    if (!same_row) exponentials(&other[begin], n, other[top_q], q);
+    const double* const of_other = same_row ? p : q;
+    for (size_t i = 0; i < n; ++i) {
+      sum_p += p[i];
+      sum_q += of_other[i];
+      const double a = dense[begin + i] - max_p, b = other[begin + i] - max_q;
+      sum_difference += p[i] > 0 ? p[i] * (a - b) : 0;
+    }
   }
   const double log_p = std::log(sum_p), log_q = std::log(sum_q);
   const auto id = static_cast<size_t>(target);

@@ -59,6 +59,30 @@ TEST(Compare, OfEqualRowsIsExactlyZero) {
   EXPECT_TRUE(same.same_top1);
 }
 
+// The definition by plain loops.
+TEST(Compare, AgreesWithPlainLoops) {
+  for (const size_t n : {2u, 511u, 512u, 513u, 49152u}) {
+    std::vector<float> dense(n), other(n);
+    for (size_t i = 0; i < n; ++i) {
+      const auto x = static_cast<float>(i);
+      dense[i] = 9 * std::sin(x) - (i % 7 == 3 ? 700 : 0);
+      other[i] = dense[i] + 0.3f * std::sin(2.1f * x) + 5;
+    }
+    const size_t target = n / 2;
+    double sum_p = 0, sum_q = 0, kl = 0;
+    for (size_t i = 0; i < n; ++i)
+      sum_p += std::exp(double{dense[i]}), sum_q += std::exp(double{other[i]});
+    const auto log_p = [&](size_t i) { return dense[i] - std::log(sum_p); };
+    const auto log_q = [&](size_t i) { return other[i] - std::log(sum_q); };
+    for (size_t i = 0; i < n; ++i) kl += std::exp(log_p(i)) * (log_p(i) - log_q(i));
+    const Divergence d = Compare(dense, other, static_cast<int32_t>(target), 0);
+    EXPECT_NEAR(d.kl, kl, 1e-12) << n;
+    EXPECT_NEAR(d.nll_dense, -log_p(target), 1e-12) << n;
+    EXPECT_NEAR(d.nll, -log_q(target), 1e-12) << n;
+    EXPECT_NEAR(d.dp, std::exp(log_q(target)) - std::exp(log_p(target)), 1e-12) << n;
+  }
+}
+
 TEST(Compare, SeesSmallDivergences) {
   // KL of p = .5 + d against .5 is 2 d^2 + O(d^4).
   const double d = 1e-3;

@@ -189,7 +189,7 @@ std::string MarkLines(const EvalReport& report) {
   const auto line = [&](std::string_view what, const std::vector<std::string>& names) {
     if (!names.empty()) text += fmt::format("{}: {}\n", what, fmt::join(names, "; "));
   };
-  line("inactive, nothing was dropped or encoded inside the scored range", inactive);
+  line("inactive, nothing was dropped, hidden or encoded inside the scored range", inactive);
   line("* mean ratio more than 10 % from the nominal one", star);
   line("~ the interval contains 0, or there is too little for one", doubtful);
   return text;

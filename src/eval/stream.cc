@@ -62,7 +62,10 @@ class Reader {
       scoring_->Pass(end - position, [&](uint32_t at, std::span<const float> row) {
         logits->Put(at - first, row);
       });
-      meter_.AddPass(scoring_->lanes(), position, entries);
+      const std::optional<PassReads> reads = scoring_->reads();
+      meter_.AddPass(scoring_->lanes(), position, entries, reads);
+      // A row that does not read all there is counts like one behind a drop.
+      if (!window_drop_ && reads && reads->hidden > 0) window_drop_ = position;
       if (!window_drop_ && scoring_->lanes().dropped() > 0) window_drop_ = scoring_->position();
     }
   }

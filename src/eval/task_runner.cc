@@ -256,7 +256,9 @@ class TaskRunner {
   // Every question from the state its context left.
   void Ask(Runner& runner, std::vector<Held>& held, size_t begin) {
     for (size_t i = 0; i < held.size(); ++i) {
-      held[i].state->policy = nullptr;
+      // What chooses entries is done; what chooses reads does so as long as tokens are generated.
+      const Policy* const policy = runner.policy.get();
+      if (!policy || !policy->traits().hides) held[i].state->policy = nullptr;
       if (!held[i].state->lanes->frozen()) runner.engine->Freeze(*held[i].state);
       TaskAnswer& answer = runner.run->answers[begin + i];
       answer.peak_bytes = held[i].peak_bytes;
@@ -317,6 +319,7 @@ class TaskRunner {
       answer->pass_logical += g.track.logical;
       answer->pass_live += g.track.live;
       answer->passes += g.track.passes;
+      if (g.reads) answer->read_bytes = std::max(answer->read_bytes, g.reads->bytes);
       if (!answer->first_drop) answer->first_drop = g.track.first_drop;
     }
   }
@@ -406,7 +409,7 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   }
 
   MemoryFigures& memory = result.memory;
-  double end = 0, logical = 0, live = 0, pass_bytes = 0, pass_logical = 0, pass_live = 0,
+  double end = 0, logical = 0, live = 0, read = 0, pass_bytes = 0, pass_logical = 0, pass_live = 0,
          passes = 0;
   for (const TaskAnswer& answer : answers) {
     memory.kv_peak_bytes = std::max(memory.kv_peak_bytes, answer.peak_bytes);
@@ -414,6 +417,7 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
     end += static_cast<double>(answer.end_bytes) / n;
     logical += static_cast<double>(answer.logical) / n;
     live += static_cast<double>(answer.entries) / n;
+    read += static_cast<double>(answer.read_bytes) / n;
     pass_bytes += answer.pass_bytes;
     pass_logical += answer.pass_logical;
     pass_live += answer.pass_live;
@@ -429,7 +433,7 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   memory.ratio_end = live > 0 ? logical / live : 1;
   memory.ratio_mean = pass_live > 0 ? pass_logical / pass_live : memory.ratio_end;
   memory.kv_live_bytes = static_cast<uint64_t>(live * static_cast<double>(shape.EntryBytes()));
-  memory.read_bytes_per_step = memory.kv_live_bytes;
+  memory.read_bytes_per_step = read > 0 ? static_cast<uint64_t>(read) : memory.kv_live_bytes;
   memory.bytes_per_token = logical > 0 ? end * static_cast<double>(shape.lanes()) / logical : 0;
   result.inactive = !c.reference && !result.first_drop && !c.Encodes(dense);
   result.nominal_ratio = NominalRatio(c.policy, row.length);

@@ -81,6 +81,7 @@ struct TaskAnswer {
   // Sums over the passes in which it answered.
   double pass_bytes = 0, pass_logical = 0, pass_live = 0;
   uint32_t passes = 0;
+  uint64_t read_bytes = 0;  // of the last step, where a policy chose what is read
   std::optional<uint32_t> first_drop;
 };
 

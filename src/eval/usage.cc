@@ -12,7 +12,9 @@ double Ratio(uint64_t logical, uint64_t live) {
 
 UsageMeter::UsageMeter(Engine& engine) : engine_(engine) { engine.ResetPeaks(); }
 
-void UsageMeter::AddPass(const LaneSet& lanes, uint32_t position, uint64_t entries) {
+void UsageMeter::AddPass(const LaneSet& lanes, uint32_t position, uint64_t entries,
+                         const std::optional<PassReads>& reads) {
+  reads_ = reads;
   const uint64_t n_lanes = lanes.shape().lanes();
   const uint64_t rows = lanes.next_position() - position;
   for (uint64_t row = 1; row <= rows; ++row) {
@@ -40,7 +42,7 @@ MemoryFigures UsageMeter::Figures(const LaneSet& lanes) const {
   m.peak_entries = ledger.entries_peak_per_lane;
   m.ratio_end = Ratio(m.logical_entries, m.live_entries);
   m.ratio_mean = Ratio(logical_sum_, live_sum_);
-  m.read_bytes_per_step = m.live_entries * shape.EntryBytes();
+  m.read_bytes_per_step = reads_ ? reads_->bytes : m.live_entries * shape.EntryBytes();
   for (int use = 0; use < kPlaneUses; ++use) {
     if (ledger.bytes_by_use[use] == 0) continue;
     m.by_owner[std::string(Name(static_cast<PlaneUse>(use)))] = ledger.bytes_by_use[use];

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "engine/engine.h"
 #include "engine/scoring.h"
@@ -18,7 +19,9 @@ class UsageMeter {
   explicit UsageMeter(Engine& engine);
 
   // A pass that took `lanes` from `position` tokens and `entries` entries to where they are now.
-  void AddPass(const LaneSet& lanes, uint32_t position, uint64_t entries);
+  // `reads`: what its attention read, if not all.
+  void AddPass(const LaneSet& lanes, uint32_t position, uint64_t entries,
+               const std::optional<PassReads>& reads = {});
   // While the last sequence is still there; `bytes_ratio` is left to whoever knows the other case.
   MemoryFigures Figures(const LaneSet& lanes) const;
 
@@ -26,6 +29,7 @@ class UsageMeter {
   Engine& engine_;
   uint64_t tokens_ = 0, logical_sum_ = 0, live_sum_ = 0;
   double byte_tokens_ = 0;
+  std::optional<PassReads> reads_;  // of the last pass
 };
 
 }  // namespace kvasir

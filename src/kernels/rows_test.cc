@@ -54,6 +54,23 @@ TEST_P(RowsTest, RmsNormDividesByTheRootOfTheMeanSquare) {
   }
 }
 
+TEST_P(RowsTest, ExpBelowIsExactToSomeUnitsAndTheSameEverywhere) {
+  std::vector<float> x = {0, -1e-30f, -1, -88, -707.9f, -709, -1e30f, -INFINITY};
+  for (const float value : Random(4000, 3, 40)) x.push_back(-std::abs(value));
+  std::vector<double> out(x.size()), first(x.size());
+  for (const float most : {0.0f, 17.25f}) {
+    for (float& value : x) value += most;
+    rows_.exp_below(x.data(), x.size(), most, out.data());
+    AvailableKernels()[0]->rows.exp_below(x.data(), x.size(), most, first.data());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double a = double{x[i]} - double{most}, expected = a < -708 ? 0 : std::exp(a);
+      ASSERT_NEAR(out[i], expected, 0x1p-50 * expected) << a;
+      ASSERT_EQ(out[i], first[i]) << a;
+    }
+  }
+  EXPECT_EQ(out[0], 1);
+}
+
 TEST_P(RowsTest, RmsNormOfZerosIsZero) {
   std::vector<float> x(40), weight(40, 1.0f), out(40, kGuard);
   rows_.rms_norm(x.data(), weight.data(), 32, 1e-5f, out.data());

@@ -78,17 +78,18 @@ class Transformer final : public Model {
     return weights_.layers[layer].k.bias;
   }
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override;
+               const QuerySink& query_sink, const ViewSink& view_sink) override;
 
  private:
   void LayOut(std::span<const Segment> segments);
   void Embed(std::span<const Segment> segments);
   void TurnRows(uint32_t layer);
-  void AppendAndAttend(std::span<const Segment> segments, uint32_t layer);
+  void AppendAndAttend(std::span<const Segment> segments, uint32_t layer,
+                       const ViewSink& view_sink);
   void AddJobs(const Segment& segment, const Span& span, uint32_t begin, uint32_t end,
-               uint32_t layer);
+               uint32_t layer, const ViewSink& view_sink);
   void AttentionBlock(std::span<const Segment> segments, uint32_t layer,
-                      const QuerySink& query_sink);
+                      const QuerySink& query_sink, const ViewSink& view_sink);
   void ShowQueries(std::span<const Segment> segments, uint32_t layer, const QuerySink& query_sink);
   void MlpBlock(const LayerWeights& layer);
   void KeepWanted(std::span<const Segment> segments);
@@ -120,6 +121,7 @@ class Transformer final : public Model {
   Activations activations_;
   AttentionScratch attention_;
   std::vector<Span> spans_;
+  std::vector<LaneView> views_;                        // that a segment's rows read
   std::vector<std::pair<uint32_t, uint32_t>> blocks_;  // rows of each span that are appended
   std::vector<AttentionJob> jobs_;
   uint32_t n_rows_ = 0;  // in the spans
@@ -251,12 +253,18 @@ void Transformer::ShowQueries(std::span<const Segment> segments, uint32_t layer,
 
 // Rows [begin, end) of a span against the lanes as they are now.
 void Transformer::AddJobs(const Segment& segment, const Span& span, uint32_t begin, uint32_t end,
-                          uint32_t layer) {
+                          uint32_t layer, const ViewSink& view_sink) {
   const AppendCursor& cursor = *segment.cursor;
   const uint32_t group = config_.n_heads / config_.n_kv_heads;
+  views_.clear();
+  for (uint32_t h = 0; h < config_.n_kv_heads; ++h) views_.push_back(cursor.View(layer, h));
+  if (segment.chooses && config_.Window(layer) == 0) {
+    CHECK(view_sink && span.n == 1);
+    view_sink(span.segment, layer, q_.First(n_rows_).Slice(span.row, 1), views_);
+  }
   for (uint32_t h = 0; h < config_.n_kv_heads; ++h) {
     const size_t offset = size_t{h} * group * config_.head_dim;
-    jobs_.push_back({.lane = cursor.View(layer, h),
+    jobs_.push_back({.lane = views_[h],
                      .q = q_.row(span.row + begin) + offset,
                      .out = heads_.row(span.row + begin) + offset,
                      .row_stride = q_.First(n_rows_).stride,
@@ -271,7 +279,8 @@ void Transformer::AddJobs(const Segment& segment, const Span& span, uint32_t beg
 // Hands k and v to the lanes and attends, in the blocks of rows that each cursor asks for: between
 // two of them pages may be sealed. All segments go in step, so that a pass has as few fork-joins as
 // its longest segment needs.
-void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t layer) {
+void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t layer,
+                                  const ViewSink& view_sink) {
   const bool last = layer + 1 == config_.n_layers;
   for (bool more = true; more;) {
     more = false;
@@ -294,7 +303,7 @@ void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t la
       const auto [begin, end] = blocks_[i];
       const uint32_t first = last ? spans_[i].n - Wanted(segment, spans_[i]) : 0;
       if (std::max(first, begin) < end) {
-        AddJobs(segment, spans_[i], std::max(first, begin), end, layer);
+        AddJobs(segment, spans_[i], std::max(first, begin), end, layer, view_sink);
       }
     }
     if (!jobs_.empty()) Attention(kernels_, workers_, jobs_, attention_);
@@ -302,14 +311,14 @@ void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t la
 }
 
 void Transformer::AttentionBlock(std::span<const Segment> segments, uint32_t layer,
-                                 const QuerySink& query_sink) {
+                                 const QuerySink& query_sink, const ViewSink& view_sink) {
   const LayerWeights& w = weights_.layers[layer];
   Norm(0, n_rows_, w.attn_norm);
   const MatMulJob qkv[] = {Job(w.q, q_, n_rows_), Job(w.k, k_, n_rows_), Job(w.v, v_, n_rows_)};
   Multiply(normed_, n_rows_, qkv);
   TurnRows(layer);
   if (query_sink) ShowQueries(segments, layer, query_sink);
-  AppendAndAttend(segments, layer);
+  AppendAndAttend(segments, layer, view_sink);
   if (layer + 1 == config_.n_layers) KeepWanted(segments);
   if (n_rows_ == 0) return;
   const MatMulJob output[] = {Job(w.attn_output, x_, n_rows_, true)};
@@ -363,12 +372,12 @@ void Transformer::MakeLogits(const LogitsSink& sink) {
 }
 
 void Transformer::Forward(std::span<const Segment> segments, const LogitsSink& sink,
-                          const QuerySink& query_sink) {
+                          const QuerySink& query_sink, const ViewSink& view_sink) {
   LayOut(segments);
   if (n_rows_ == 0) return;
   Embed(segments);
   for (uint32_t layer = 0; layer < config_.n_layers; ++layer) {
-    AttentionBlock(segments, layer, query_sink);
+    AttentionBlock(segments, layer, query_sink, view_sink);
     if (n_rows_ > 0) MlpBlock(weights_.layers[layer]);
   }
   for (const Segment& segment : segments) segment.cursor->Finish();

@@ -29,6 +29,7 @@ struct Segment {
   AppendCursor* cursor = nullptr;   // row i sits at cursor->first_position() + i
   WantLogits logits = WantLogits::kLast;
   uint32_t query_rows = 0;  // the last rows whose queries the pass hands over
+  bool chooses = false;     // one row, which reads what a ViewSink leaves of its lanes
 };
 
 // Called on the thread that runs Forward, segments in order, rows ascending. `row` counts within
@@ -38,6 +39,11 @@ using LogitsSink = std::function<void(size_t segment, uint32_t row, std::span<co
 // attention: the queries of those rows as attention uses them (after RoPE, not scaled), n_heads *
 // head_dim floats each. Valid during the call.
 using QuerySink = std::function<void(size_t segment, uint32_t layer, Rows queries)>;
+// Called on the same thread for each layer without a window and each segment that chooses, after
+// the appends of the layer: the row's queries, and its lanes by KV head. Views put in their place
+// are read instead; they must stay valid during the layer's attention.
+using ViewSink =
+    std::function<void(size_t segment, uint32_t layer, Rows queries, std::span<LaneView> lanes)>;
 // Fraction done, in [0, 1].
 using LoadProgress = std::function<void(double)>;
 
@@ -68,7 +74,7 @@ class Model {
 
   // Runs all segments; their rows together are at most max_rows. Calls Finish on every cursor.
   virtual void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-                       const QuerySink& query_sink = {}) = 0;
+                       const QuerySink& query_sink = {}, const ViewSink& view_sink = {}) = 0;
 };
 
 }  // namespace kvasir

@@ -431,7 +431,7 @@ INSTANTIATE_TEST_SUITE_P(Layouts, MomentsTest, testing::Bool(), [](const auto& i
 
 TEST_P(MomentsTest, AreThoseOfQueriesBeforeRope) {
   for (const uint32_t cut : {1u, 3u, 50u, 300u}) {
-    QueryMoments moments(shape_, facts_, kFirst, 20);
+    QueryMoments moments(shape_, facts_, kFirst, 20, true);
     for (uint32_t p = 0; p < 300; p += cut) Show(&moments, p, std::min(cut, 300 - p));
     for (uint32_t layer = 0; layer < 2; ++layer) {
       for (uint32_t h = 0; h < kHeads; ++h) {
@@ -444,7 +444,7 @@ TEST_P(MomentsTest, AreThoseOfQueriesBeforeRope) {
 }
 
 TEST_P(MomentsTest, WorkersAndForksChangeNoBit) {
-  QueryMoments alone(shape_, facts_, kFirst, 20), shared(shape_, facts_, kFirst, 20);
+  QueryMoments alone(shape_, facts_, kFirst, 20, true), shared(shape_, facts_, kFirst, 20, true);
   Workers workers(3);
   Show(&alone, 0, 100);
   Show(&shared, 0, 100, &workers);
@@ -461,7 +461,7 @@ TEST_P(MomentsTest, WorkersAndForksChangeNoBit) {
 
 TEST(QueryMoments, TooFewRowsAreNoMoments) {
   const LaneShape shape = F32Shape(1, 1, 4);
-  const QueryMoments none(shape, FactsFor(shape, 1), 4, 8);
+  const QueryMoments none(shape, FactsFor(shape, 1), 4, 8, true);
   EXPECT_THAT(none.OfAll(0, 0, 0).mean, ElementsAre(0, 0, 0, 0));
 }
 

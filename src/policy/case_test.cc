@@ -12,7 +12,8 @@
 //   expect rows N [of P]              most rows of the next pass (of a prompt of P tokens)
 //   expect count BEFORE/AFTER         entries per lane before and after the last commit, all lanes
 //   expect score|drop|seen|entries [layer=L head=H][:] numbers|none [tol T]
-//       score    of the last pass, in view order, scaled as in the paper
+//       score    of the last pass, in view order, scaled as in the paper; where a policy chooses
+//                what a row reads, the bounds of the whole parts
 //       drop     view indices that its plan drops
 //       seen     positions that its attention saw
 //       entries  positions after its commit
@@ -31,6 +32,7 @@
 #include <string>
 #include <vector>
 
+#include "policy/quest/quest.h"
 #include "policy/retention.h"
 #include "policy/retention_state.h"
 #include "policy/stride/stride.h"
@@ -202,13 +204,14 @@ class Case {
     sequence_->SetQueries(rows_of(&queries_));
     sequence_->SetValues(rows_of(&values_));
     state_ = policy_->Begin(info_);
-    dynamic_cast<RetentionState&>(*state_).WatchScores(
-        [this](uint32_t layer, int32_t head, std::span<const float> scores) {
-          for (uint32_t h = 0; h < info_.shape.n_kv_heads; ++h) {
-            if (head >= 0 && head != static_cast<int32_t>(h)) continue;
-            scores_[{layer, h}].assign(scores.begin(), scores.end());
-          }
-        });
+    auto* const retention = dynamic_cast<RetentionState*>(state_.get());
+    if (retention == nullptr) return;
+    retention->WatchScores([this](uint32_t layer, int32_t head, std::span<const float> scores) {
+      for (uint32_t h = 0; h < info_.shape.n_kv_heads; ++h) {
+        if (head >= 0 && head != static_cast<int32_t>(h)) continue;
+        scores_[{layer, h}].assign(scores.begin(), scores.end());
+      }
+    });
   }
   void Pass(uint32_t begin, uint32_t end) {
     Start();
@@ -218,11 +221,12 @@ class Case {
     sequence_->Append(end - begin);
     seen_ = sequence_->AllPositions();
     scores_.clear();
-    const auto& policy = dynamic_cast<const RetentionPolicy&>(*policy_);
-    if (!policy.traits().needs.queries) {  // else only where a selection is made
+    if (state_->Selects({begin, prompt_end_})) Choose();
+    const auto* const policy = dynamic_cast<const RetentionPolicy*>(policy_.get());
+    if (policy && !policy->traits().needs.queries) {  // else only where a selection is made
       for (const auto& [lane, positions] : seen_) {
         scores_[lane] =
-            Scores(policy.scorer(), BestKernels(), sequence_->View().lane(lane.first, lane.second),
+            Scores(policy->scorer(), BestKernels(), sequence_->View().lane(lane.first, lane.second),
                    lane.first, lane.second);
       }
     }
@@ -231,6 +235,17 @@ class Case {
     sequence_->Commit(plan_);
     sequence_->store().CheckIntegrity();
     entries_ = sequence_->AllPositions();
+  }
+  // What the row reads, and by which bounds of parts.
+  void Choose() {
+    for (uint32_t layer = 0; layer < info_.shape.n_layers; ++layer) {
+      const std::vector<LaneView> lanes = sequence_->Chosen(state_.get(), layer, query_heads_);
+      for (uint32_t head = 0; head < lanes.size(); ++head) {
+        GatherPositions(lanes[head], &seen_[{layer, head}]);
+        const std::span<const float> bounds = dynamic_cast<const QuestState&>(*state_).bounds(head);
+        scores_[{layer, head}].assign(bounds.begin(), bounds.end());
+      }
+    }
   }
   std::vector<uint32_t> Dropped(const LaneId& lane) const {
     std::vector<uint32_t> indices;

@@ -23,6 +23,8 @@ class Evidence {
   virtual uint32_t MaxRows() const { return std::numeric_limits<uint32_t>::max(); }
   // After every pass, before entries are chosen; `due`: some will be.
   virtual void Settle(const KvView& view, bool due, Workers* workers) {}
+  // The last prompt has been read and chosen from: what only a prompt's end looks at is not needed.
+  virtual void EndPrompts() {}
   // These entries of a lane (view indices, ascending) leave with the plan that is being made.
   virtual void Drop(uint32_t layer, uint32_t head, std::span<const uint32_t> indices) {}
   virtual std::unique_ptr<Evidence> Fork() const = 0;

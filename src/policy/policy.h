@@ -7,8 +7,9 @@
 //
 // Events of a sequence, in order: Begin; then for every pass MaxRows before it (so that no pass
 // straddles a point of the policy's schedule), TakeQueries in it, layer by layer, if QueryRows
-// asked for rows, and Observe after it, once, after the last layer. The plan takes effect after the
-// attention of the pass that caused it: peak entries are cap + rows, never cap.
+// asked for rows, Select in it, before each layer's attention, if it Selects, and Observe after it,
+// once, after the last layer. The plan takes effect after the attention of the pass that caused it:
+// peak entries are cap + rows, never cap.
 //
 // Budgets, protection, ties [contract: policy.budget, policy.protect, policy.ties]
 //   budget=N is the mean number of entries per lane after a commit; keep=r gives N = max(floor(r *
@@ -17,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -68,11 +70,13 @@ struct Traits {
   std::span<const Option> options;
   Sharing sharing = Sharing::kGrid;
   Needs needs;
+  bool hides = false;  // drops nothing, and chooses what is read (PolicyState::Select)
 };
 
 struct SequenceInfo {
   LaneShape shape;
   std::vector<PositionSpan> pinned;  // spans that must stay
+  bool one_turn = false;             // no prompt follows behind what is generated
 };
 
 // Query rows of consecutive positions in one layer, [n_heads * head_dim] each, as attention uses
@@ -90,6 +94,12 @@ struct Progress {
   uint32_t position = 0;    // tokens in the cache
   uint32_t prompt_end = 0;  // positions below are prompt
   bool in_prompt() const { return position < prompt_end; }
+};
+
+// What attention read in a pass in which a state chose.
+struct PassReads {
+  uint64_t hidden = 0;  // entries it left out, of all lanes
+  uint64_t bytes = 0;   // read, of planes and of what the choice was made from
 };
 
 // Read access to one sequence's lanes, for policies.
@@ -116,6 +126,16 @@ class PolicyState {
   // How many query rows it wants to see of a pass of `rows` rows: the last ones.
   virtual uint32_t QueryRows(uint32_t rows) const { return 0; }
   virtual void TakeQueries(const LayerQueries& queries) {}
+  // Visibility: whether it chooses what the next pass reads, which then has one row.
+  virtual bool Selects(const Progress& before) const { return false; }
+  // Before the attention of a layer in such a pass, where no window is: puts views of what is to be
+  // read in place of `lanes`, one per KV head. They stay valid until the next layer's.
+  virtual void Select(const LayerQueries& query, std::span<LaneView> lanes) {}
+  // Leading positions whose entries are those that reading them as a prompt would leave: rows that
+  // did not read all there is have others. What was dropped counts apart.
+  virtual uint32_t shareable_rows() const { return std::numeric_limits<uint32_t>::max(); }
+  // Of the last pass observed; none if it chose nothing.
+  virtual std::optional<PassReads> reads() const { return std::nullopt; }
   // Adds to `plan`; a function of its arguments and this state. `workers` may be null.
   virtual void Observe(const Progress& after, const KvView& view, Workers* workers, Plan* plan) = 0;
   virtual std::unique_ptr<PolicyState> Fork() const = 0;

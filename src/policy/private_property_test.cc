@@ -253,6 +253,14 @@ TEST_P(PrivateTest, AStateThatSawTheRowsItNamesPlansLikeOneThatSawAll) {
   }
 }
 
+TEST_P(PrivateTest, OneTurnAloneGivesTheSameLists) {
+  Running open(Spec()), closed(Spec());
+  open.sequence.Run(*open.state, kPrompt, kEnd);
+  const auto state = closed.policy->Begin({.shape = kShape, .one_turn = true});
+  closed.sequence.Run(*state, kPrompt, kEnd);
+  EXPECT_EQ(closed.sequence.AllPositions(), open.sequence.AllPositions());
+}
+
 TEST_P(PrivateTest, DropsNothingWhenTheBudgetIsLargeEnough) {
   std::string spec = Spec();
   const size_t at = spec.find(GetParam().budget ? "budget=" : "every=");

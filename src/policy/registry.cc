@@ -9,6 +9,7 @@
 #include "policy/knorm/knorm.h"
 #include "policy/policy.h"
 #include "policy/pyramidkv/pyramidkv.h"
+#include "policy/quest/quest.h"
 #include "policy/random/random.h"
 #include "policy/rkv/rkv.h"
 #include "policy/rpc/rpc.h"
@@ -25,17 +26,12 @@ struct Method {
   std::unique_ptr<Policy> (*make)(const OptionValues&, const PolicyContext&);
 };
 constexpr Method kMethods[] = {
-    {&kKeyDiffTraits, &MakeKeyDiff},
-    {&kRpcTraits, &MakeRpc},
-    {&kSnapKvTraits, &MakeSnapKv},
-    {&kPyramidKvTraits, &MakePyramidKv},
-    {&kAdaKvTraits, &MakeAdaKv},
-    {&kExpectedTraits, &MakeExpected},
-    {&kH2oTraits, &MakeH2o},
-    {&kTovaTraits, &MakeTova},
-    {&kRkvTraits, &MakeRkv},
-    {&kKnormTraits, &MakeKnorm},
-    {&kStreamingTraits, &MakeStreaming},
+    {&kKeyDiffTraits, &MakeKeyDiff}, {&kRpcTraits, &MakeRpc},
+    {&kSnapKvTraits, &MakeSnapKv},   {&kPyramidKvTraits, &MakePyramidKv},
+    {&kAdaKvTraits, &MakeAdaKv},     {&kExpectedTraits, &MakeExpected},
+    {&kH2oTraits, &MakeH2o},         {&kTovaTraits, &MakeTova},
+    {&kRkvTraits, &MakeRkv},         {&kKnormTraits, &MakeKnorm},
+    {&kQuestTraits, &MakeQuest},     {&kStreamingTraits, &MakeStreaming},
     {&kRandomTraits, &MakeRandom},
 };
 constexpr std::string_view kWhere = "--kv-policy";

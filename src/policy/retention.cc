@@ -12,6 +12,7 @@ namespace kvasir {
 RetentionState::RetentionState(const RetentionPolicy& policy, const SequenceInfo& info)
     : policy_(policy),
       pinned_(policy.pins() ? MergeSpans(info.pinned) : std::vector<PositionSpan>()),
+      one_turn_(info.one_turn),
       held_{.entries = 0, .lanes = info.shape.lanes(), .pinned = 0},
       evidence_(policy.scorer().NewEvidence(info.shape)) {
   for (const PositionSpan& span : pinned_) held_.pinned += span.second - span.first;
@@ -20,8 +21,11 @@ RetentionState::RetentionState(const RetentionPolicy& policy, const SequenceInfo
 RetentionState::RetentionState(const RetentionState& other)
     : policy_(other.policy_),
       pinned_(other.pinned_),
+      one_turn_(other.one_turn_),
       held_(other.held_),
       evidence_(other.evidence_ ? other.evidence_->Fork() : nullptr),
+      prompts_(other.prompts_),
+      position_(other.position_),
       pins_announced_(other.pins_announced_),
       nonfinite_scores_(other.nonfinite_scores_) {}
 
@@ -51,16 +55,32 @@ uint64_t CountEntries(const KvView& view) {
 }
 }  // namespace
 
+// Rows below the prompt's end are prompt, in every turn.
+void RetentionState::FollowTurn(const Progress& after) {
+  const uint32_t end = std::min(after.position, after.prompt_end);
+  if (end > position_) {
+    held_.prompt_tokens += end - position_;
+    if (!prompts_.empty() && prompts_.back().second == position_) {
+      prompts_.back().second = end;
+    } else {
+      prompts_.emplace_back(position_, end);
+    }
+  }
+  position_ = after.position;
+}
+
 void RetentionState::Observe(const Progress& after, const KvView& view, Workers* workers,
                              Plan* plan) {
   if (!pins_announced_) {
     for (const PositionSpan& span : pinned_) plan->protects.push_back({span.first, span.second});
     pins_announced_ = true;
   }
+  FollowTurn(after);
   held_.entries = CountEntries(view);
   const std::optional<uint64_t> target = policy_.schedule().Target(after, held_);
   if (evidence_) evidence_->Settle(view, target.has_value(), workers);
   if (target) Select(*target, after, view, workers, plan);
+  if (evidence_ && one_turn_ && !after.in_prompt()) evidence_->EndPrompts();
 }
 
 // What one worker needs for the lanes that it judges together.
@@ -109,7 +129,7 @@ class RetentionState::Selection {
 RetentionState::Selection::Selection(RetentionState& state, const Progress& at, const KvView& view,
                                      uint64_t target)
     : state_(state), at_(at), view_(view), heads_(view.shape().n_kv_heads), spans_(state.pinned_) {
-  state_.policy_.schedule().Protect(at, &spans_);
+  state_.policy_.schedule().Protect(at, state.prompts_, &spans_);
   spans_ = MergeSpans(std::move(spans_));
   const LaneShape& shape = view.shape();
   const uint32_t skip = state_.policy_.schedule().skip();

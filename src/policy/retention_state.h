@@ -37,9 +37,14 @@ class RetentionState final : public PolicyState {
               Plan* plan);
 
   const RetentionPolicy& policy_;
+  void FollowTurn(const Progress& after);
+
   const std::vector<PositionSpan> pinned_;
+  const bool one_turn_;
   Held held_;  // after the last plan
   const std::unique_ptr<Evidence> evidence_;
+  std::vector<PositionSpan> prompts_;  // of all turns so far
+  uint32_t position_ = 0;              // after the last pass
   bool pins_announced_ = false;
   uint64_t nonfinite_scores_ = 0;
   ScoreSink on_scores_;  // forks have none

@@ -139,7 +139,8 @@ BudgetSchedule::BudgetSchedule(const GridParams& params) : params_(params) {
   CHECK((params.budget > 0) != (params.keep > 0));
 }
 
-void BudgetSchedule::Protect(const Progress& after, std::vector<PositionSpan>* spans) const {
+void BudgetSchedule::Protect(const Progress& after, std::span<const PositionSpan> prompts,
+                             std::vector<PositionSpan>* spans) const {
   spans->emplace_back(0, params_.sink);
   const uint32_t recent = params_.Recent(params_.Budget(after.position, 0));
   spans->emplace_back(after.position - std::min(after.position, recent), after.position);

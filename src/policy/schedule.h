@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/options.h"
@@ -125,7 +126,8 @@ std::string FormatParams(const GridParams& params);
 struct Held {
   uint64_t entries = 0;  // of all lanes
   uint64_t lanes = 0;
-  uint64_t pinned = 0;  // entries of a lane that are pinned
+  uint64_t pinned = 0;         // entries of a lane that are pinned
+  uint64_t prompt_tokens = 0;  // rows read so far that were prompt, of all turns
 };
 
 class Schedule {
@@ -135,8 +137,9 @@ class Schedule {
   virtual uint32_t MaxRows(const Progress& before, const Held& held) const = 0;
   // Entries that all lanes together may keep after this pass; none when nothing is to be dropped.
   virtual std::optional<uint64_t> Target(const Progress& after, const Held& held) const = 0;
-  // Positions that stay at such a point, whatever was pinned.
-  virtual void Protect(const Progress& after, std::vector<PositionSpan>* spans) const = 0;
+  // Positions that stay at such a point, whatever was pinned. `prompts`: those of all turns.
+  virtual void Protect(const Progress& after, std::span<const PositionSpan> prompts,
+                       std::vector<PositionSpan>* spans) const = 0;
   // As Policy::MaxGrowth; `name` and `n_layers` are the policy's.
   virtual Growth MaxGrowth(std::string_view name, uint32_t n_layers, uint64_t prompt,
                            uint64_t tokens, uint64_t pinned) const = 0;
@@ -155,7 +158,8 @@ class Schedule {
 class BudgetSchedule : public Schedule {
  public:
   explicit BudgetSchedule(const GridParams& params);
-  void Protect(const Progress& after, std::vector<PositionSpan>* spans) const override;
+  void Protect(const Progress& after, std::span<const PositionSpan> prompts,
+               std::vector<PositionSpan>* spans) const override;
   Growth MaxGrowth(std::string_view name, uint32_t n_layers, uint64_t prompt, uint64_t tokens,
                    uint64_t pinned) const override;
   bool pins() const override { return params_.pins; }

@@ -131,6 +131,26 @@ class TestSequence {
                           .kernels = &kernels_});
     }
   }
+  // The lanes of a layer as the last row appended reads them under a state that chooses.
+  std::vector<LaneView> Chosen(PolicyState* state, uint32_t layer, uint32_t query_heads,
+                               Workers* workers = nullptr) const {
+    const LaneShape& shape = set_->shape();
+    const size_t width = size_t{query_heads} * shape.head_dim;
+    std::vector<float> q;
+    for (uint32_t h = 0; h < query_heads; ++h) {
+      const std::vector<float> row = queries_(layer, h, position() - 1);
+      q.insert(q.end(), row.begin(), row.end());
+    }
+    std::vector<LaneView> lanes;
+    for (uint32_t h = 0; h < shape.n_kv_heads; ++h) lanes.push_back(store_->View(*set_, layer, h));
+    state->Select({.layer = layer,
+                   .first_position = position() - 1,
+                   .rows = {q.data(), 1, width, width},
+                   .kernels = &kernels_,
+                   .workers = workers},
+                  lanes);
+    return lanes;
+  }
   void SetValues(KeyMaker values) { values_ = std::move(values); }
   void SetQueries(KeyMaker queries) { queries_ = std::move(queries); }
   void Commit(const Plan& plan) { store_->Commit(set_, plan); }

@@ -23,12 +23,12 @@ class SlowModel : public testing::TinyModel {
  public:
   SlowModel() : TinyModel(64, 4096) {}
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override {
+               const QuerySink& query_sink, const ViewSink& view_sink) override {
     ++n_passes;
     std::this_thread::sleep_for(pass.load());
     for (int i = 0; held && i < 10'000; ++i)  // a test that failed ends too
       std::this_thread::sleep_for(1ms);
-    TinyModel::Forward(segments, sink, query_sink);
+    TinyModel::Forward(segments, sink, query_sink, view_sink);
   }
   std::atomic<std::chrono::milliseconds> pass = 0ms;
   std::atomic<bool> held = false;

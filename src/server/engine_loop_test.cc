@@ -21,14 +21,14 @@ class GatedModel : public TinyModel {
  public:
   GatedModel() : TinyModel(64, 4096) {}
   void Forward(std::span<const Segment> segments, const LogitsSink& sink,
-               const QuerySink& query_sink) override {
+               const QuerySink& query_sink, const ViewSink& view_sink) override {
     {
       std::unique_lock lock(mutex_);
       ++n_passes_;
       moved_.notify_all();
       moved_.wait_for(lock, 5s, [&] { return open_; });  // a test that failed ends too
     }
-    TinyModel::Forward(segments, sink, query_sink);
+    TinyModel::Forward(segments, sink, query_sink, view_sink);
   }
   void Open(bool open) {
     const std::lock_guard lock(mutex_);

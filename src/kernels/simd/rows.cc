@@ -6,6 +6,8 @@
 
 namespace kvasir::KVASIR_SIMD {
 
+void ExpBelow(const float* x, size_t n, float most, double* out);  // rows_exp.cc
+
 namespace {
 
 // The first n < 8 floats of p, the other lanes `rest`.
@@ -177,6 +179,7 @@ void FillRows(kvasir::RowKernels* table) {
   table->rope = Rope;
   table->max = MaxOfRow;
   table->exp_shifted = ExpShifted;
+  table->exp_below = ExpBelow;
 }
 
 }  // namespace kvasir::KVASIR_SIMD

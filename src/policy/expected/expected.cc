@@ -62,7 +62,8 @@ std::unique_ptr<Policy> MakeExpected(const OptionValues& values, const PolicyCon
                                       .window = static_cast<uint32_t>(values.Count("window")),
                                       .future = static_cast<uint32_t>(values.Count("future")),
                                       .epsilon = static_cast<float>(values.Real("epsilon")),
-                                      .covariance = values.On("cov")};
+                                      .covariance = values.On("cov"),
+                                      .again = params.every > 0};
   auto scorer = std::make_unique<ExpectedScorer>(context.facts, own);
   ReadBudget(values, context, &params, EvidenceOf(*scorer, context));
   CheckBudget(values, params);
@@ -76,7 +77,7 @@ std::unique_ptr<Policy> MakeExpected(const OptionValues& values, const PolicyCon
 }
 
 std::unique_ptr<Evidence> ExpectedScorer::NewEvidence(const LaneShape& shape) const {
-  return std::make_unique<QueryMoments>(shape, facts_, params_.sink, params_.window);
+  return std::make_unique<QueryMoments>(shape, facts_, params_.sink, params_.window, params_.again);
 }
 
 uint64_t ExpectedScorer::EvidenceBytes(const LaneShape& shape, const Growth& growth) const {

@@ -27,6 +27,7 @@ class ExpectedScorer final : public Scorer {
     uint32_t sink = 4, window = 128, future = 512;
     float epsilon = 0;
     bool covariance = true;
+    bool again = true;  // there are selections in generation
   };
   ExpectedScorer(const ModelFacts& facts, const Params& params) : facts_(facts), params_(params) {}
   float Score(const ScoredLane& lane, ScorerScratch* scratch,

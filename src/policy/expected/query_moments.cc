@@ -9,12 +9,13 @@
 namespace kvasir {
 
 QueryMoments::QueryMoments(const LaneShape& shape, const ModelFacts& facts, uint32_t first,
-                           uint32_t recent)
+                           uint32_t recent, bool again)
     : shape_(shape),
       inverse_frequencies_(facts.inverse_frequencies),
       interleaved_(facts.interleaved),
       n_heads_(facts.n_heads),
       first_(first),
+      again_(again),
       stride_(RoundUp<size_t>(shape.head_dim, 16)),
       window_(shape, facts.n_heads, recent),
       layers_(shape.n_layers) {
@@ -83,6 +84,7 @@ void QueryMoments::AddHead(const LayerQueries& queries, uint32_t skip, uint32_t 
 
 void QueryMoments::Take(const LayerQueries& queries) {
   window_.Take(queries);
+  if (prompts_ended_) return;
   const auto n = static_cast<uint32_t>(queries.rows.count);
   const uint32_t skip = std::min(n, first_ - std::min(first_, queries.first_position));
   if (skip == n) return;

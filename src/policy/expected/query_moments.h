@@ -19,11 +19,14 @@ struct Moments {
 
 class QueryMoments final : public Evidence {
  public:
-  // `first`: positions below are left out. `recent`: rows kept for RecentMoments.
-  QueryMoments(const LaneShape& shape, const ModelFacts& facts, uint32_t first, uint32_t recent);
+  // `first`: positions below are left out. `recent`: rows kept for OfRecent; `again`: somebody asks
+  // for that behind the prompt, where sums over all rows are not asked for.
+  QueryMoments(const LaneShape& shape, const ModelFacts& facts, uint32_t first, uint32_t recent,
+               bool again);
   static uint64_t Bytes(const LaneShape& shape, uint32_t n_heads, uint32_t recent);
 
-  uint32_t QueryRows(uint32_t rows) const override { return rows; }
+  uint32_t QueryRows(uint32_t rows) const override { return prompts_ended_ && !again_ ? 0 : rows; }
+  void EndPrompts() override { prompts_ended_ = true; }
   void Take(const LayerQueries& queries) override;
   std::unique_ptr<Evidence> Fork() const override { return std::make_unique<QueryMoments>(*this); }
 
@@ -47,6 +50,7 @@ class QueryMoments final : public Evidence {
   std::vector<float> inverse_frequencies_;
   bool interleaved_;
   uint32_t n_heads_, first_;
+  bool again_, prompts_ended_ = false;
   size_t stride_;
   QueryWindow window_;
   std::vector<Sums> layers_;

@@ -47,6 +47,12 @@ constexpr Option kOptions[] = {
            .value = "paper",
            .choices = "paper|repo",
            .help = "R different queries, or the newest one twice as in the authors' code."},
+    Option{.name = "turn",
+           .type = OptionType::kChoice,
+           .value = "freeze",
+           .choices = "freeze|continue",
+           .help = "In later turns of a conversation: what is there stays, or what was generated "
+                   "goes on to be compressed."},
 };
 }  // namespace
 
@@ -61,7 +67,8 @@ constinit const Traits kRpcTraits = {
 std::unique_ptr<Policy> MakeRpc(const OptionValues& values, const PolicyContext& context) {
   const RpcParams rounds = {.every = static_cast<uint32_t>(values.Count("every")),
                             .window = static_cast<uint32_t>(values.Count("window")),
-                            .ratio = values.Real("ratio")};
+                            .ratio = values.Real("ratio"),
+                            .goes_on = values.Text("turn") == "continue"};
   if (rounds.kept() == 0) {
     Fail(Code::kUsage, "{}: ratio={} keeps none of every={} tokens; the most is ratio={}",
          values.where(), rounds.ratio, rounds.every, rounds.every);
@@ -73,10 +80,11 @@ std::unique_ptr<Policy> MakeRpc(const OptionValues& values, const PolicyContext&
                               .newest_twice = values.Text("compat") == "repo"};
   return std::make_unique<RetentionPolicy>(
       kRpcTraits, context,
-      RetentionParts{.schedule = std::make_unique<RoundSchedule>(rounds),
-                     .scorer = std::make_unique<RpcScorer>(params),
-                     .suffix = fmt::format(",kernel={},heads={},compat={}", params.kernel,
-                                           values.Text("heads"), values.Text("compat"))});
+      RetentionParts{
+          .schedule = std::make_unique<RoundSchedule>(rounds),
+          .scorer = std::make_unique<RpcScorer>(params),
+          .suffix = fmt::format(",kernel={},heads={},compat={},turn={}", params.kernel,
+                                values.Text("heads"), values.Text("compat"), values.Text("turn"))});
 }
 
 std::unique_ptr<Evidence> RpcScorer::NewEvidence(const LaneShape& shape) const {
@@ -106,14 +114,19 @@ float RpcScorer::Score(const ScoredLane& lane, ScorerScratch* scratch,
   return 1;
 }
 
-// Candidates follow one another in view order: behind the prompt, before the window.
+// Candidates are neighbours in view order, whatever prompts of later turns lie between them.
 void RpcScorer::Shape(const ScoredLane& lane, ScorerScratch* scratch,
                       std::span<float> scores) const {
-  const auto begin = std::find(lane.is_protected.begin(), lane.is_protected.end(), 0);
-  const auto end = std::find(begin, lane.is_protected.end(), 1);
-  AveragePool(scores.subspan(static_cast<size_t>(begin - lane.is_protected.begin()),
-                             static_cast<size_t>(end - begin)),
-              params_.kernel, &scratch->sums);
+  std::vector<float>& candidates = scratch->weights;
+  candidates.clear();
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (!lane.is_protected[i]) candidates.push_back(scores[i]);
+  }
+  AveragePool(candidates, params_.kernel, &scratch->sums);
+  auto pooled = candidates.begin();
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (!lane.is_protected[i]) scores[i] = *pooled++;
+  }
 }
 
 }  // namespace kvasir

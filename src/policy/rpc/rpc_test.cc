@@ -184,5 +184,43 @@ TEST(Rpc, WhatWasThereBeforeATurnStays) {
   EXPECT_EQ(positions, first);
 }
 
+// turn=continue: t goes on over turns, what was given stays, what was written may still go.
+TEST(Rpc, TurnsThatGoOnAreOneAnswerWithPromptsInIt) {
+  const LaneShape shape = F32Shape(2, 2, 8);
+  for (const char* heads : {"all", "group"}) {
+    const auto policy =
+        MakePolicy(fmt::format("rpc:every=8,window=2,ratio=4,turn=continue,heads={}", heads),
+                   {.shape = shape, .facts = FactsFor(shape, kTestGroup)});
+    TestSequence sequence(shape, MaxDemand(shape, policy->MaxGrowth(36, 60, 0)), RandomKeys(8, 1));
+    const auto state = policy->Begin({.shape = shape});
+    std::vector<uint32_t> rounds;
+    const auto check = [&](const TestSequence::Step& step) {
+      const uint32_t position = step.after.position;
+      if (!step.plan.drops.empty()) rounds.push_back(position);
+      const uint32_t prompts = std::min(position, 10u) + std::clamp(position, 28u, 34u) - 28;
+      ASSERT_EQ(sequence.set().n_entries(),
+                shape.lanes() * EntriesAt(prompts, position - prompts, 8, 2, 4));
+      sequence.store().CheckIntegrity();
+    };
+    sequence.Run(*state, 10, 28, nullptr, check);  // ends with the round at t = 18
+    const auto parted = state->Fork();
+    TestSequence child = sequence.Fork(MaxDemand(shape, policy->MaxGrowth(36, 60, 0)));
+    const std::vector<uint32_t> first = sequence.Positions(0, 0);
+    sequence.Run(*state, 34, 60, nullptr, check);  // six tokens of a second prompt
+    EXPECT_THAT(rounds, ElementsAre(20, 28, 42, 50, 58));
+    child.Run(*parted, 34, 60);
+    EXPECT_EQ(child.AllPositions(), sequence.AllPositions());
+    size_t went = 0;
+    for (const auto& [lane, positions] : sequence.AllPositions()) {
+      for (uint32_t p = 0; p < 34; p = p == 9 ? 28 : p + 1) {
+        ASSERT_TRUE(std::binary_search(positions.begin(), positions.end(), p)) << p;
+      }
+    }
+    const std::vector<uint32_t> last = sequence.Positions(0, 0);
+    for (const uint32_t p : first) went += !std::binary_search(last.begin(), last.end(), p);
+    EXPECT_GT(went, 0u) << "nothing of the first answer was given up for the second";
+  }
+}
+
 }  // namespace
 }  // namespace kvasir
