@@ -1,7 +1,7 @@
-// Packing dense planes into sparse ones (kernels/plane.h). Entries are chosen 32 at a time, in
-// vector lanes: a threshold per entry, found bit after bit, above which its channels stay, and a
-// count of those that equal it and may still stay. So K and V share all but how magnitudes are
-// gathered, and which channels stay comes out as bits.
+// Packing dense planes into sparse ones, and sparse rows into new planes (kernels/plane.h). Entries
+// are chosen 32 at a time, in vector lanes: a threshold per entry, found bit after bit, above which
+// its channels stay, and a count of those that equal it and may still stay. So K and V share all
+// but how magnitudes are gathered, and which channels stay comes out as bits.
 #include "kernels/simd/sparse_lanes.h"
 
 namespace kvasir::KVASIR_SIMD {
@@ -293,8 +293,62 @@ size_t Pack(const uint8_t* dense, PlaneShape shape, const float* weights, uint8_
   return broken;
 }
 
-template <Codec kCodec>
+// The bits of `word` at the places in `mask`, moved together.
+#if defined(KVASIR_X86)
+inline uint64_t Extract(uint64_t word, uint64_t mask) { return _pext_u64(word, mask); }
+#else
+inline uint64_t Extract(uint64_t word, uint64_t mask) {
+  uint64_t bits = 0;
+  for (int i = 0; mask != 0; mask &= mask - 1, ++i) {
+    bits |= (word >> __builtin_ctzll(mask) & 1) << i;
+  }
+  return bits;
+}
+#endif
+
+// Channel after channel, as where a plane's values of one begin depends on those before. A source
+// may be read beyond its values, the plane written beyond its own: scales and bitmaps come last.
+template <typename E>
+void TakeK(const SparseRows* from, size_t n, PlaneShape shape, uint8_t* plane) {
+  using T = typename E::T;
+  const PlaneForm form(E::kCodec, static_cast<uint16_t>(shape.keep));
+  const size_t scales_at = SparseScalesAt(form), bitmaps_at = SparseBitmapsAt(form);
+  const T* values[kPageEntries];
+  uint16_t scales[kPageEntries] = {};
+  uint64_t kept[kMaxHeadDim] = {};
+  size_t filled = 0;
+  for (size_t i = 0; i < n; ++i) {
+    values[i] = reinterpret_cast<const T*>(from[i].plane);
+    for (uint64_t left = from[i].slots; left != 0; left &= left - 1, ++filled) {
+      if constexpr (E::kCodec != Codec::kSparseI8) continue;
+      const size_t slot = static_cast<size_t>(__builtin_ctzll(left));
+      memcpy(&scales[filled], from[i].plane + scales_at + 2 * slot, 2);
+    }
+  }
+  const uint64_t rest = filled < kPageEntries ? ~uint64_t{0} << filled : 0;
+  T* out = reinterpret_cast<T*>(plane);
+  for (size_t c = 0; c < shape.dim; ++c) {
+    size_t to = 0;
+    for (size_t i = 0; i < n; ++i) {
+      const uint64_t word = WordAt(from[i].plane + bitmaps_at + 8 * c);
+      out = Compress(values[i], Extract(from[i].slots, word), out);
+      values[i] += __builtin_popcountll(word);
+      if (to < kPageEntries) kept[c] |= Extract(word, from[i].slots) << to;
+      to += static_cast<size_t>(__builtin_popcountll(from[i].slots));
+    }
+    if (c >= shape.keep || rest == 0) continue;
+    kept[c] |= rest;
+    memset(out, 0, (kPageEntries - filled) * sizeof(T));
+    out += kPageEntries - filled;
+  }
+  if constexpr (E::kCodec == Codec::kSparseI8) memcpy(plane + scales_at, scales, sizeof(scales));
+  memcpy(plane + bitmaps_at, kept, BitmapWords(shape.dim) * kPageEntries * 8);
+}
+
+template <typename E>
 void Fill(PlaneKernels* table) {
+  constexpr Codec kCodec = E::kCodec;
+  table->take_k[static_cast<size_t>(kCodec)] = TakeK<E>;
   table->pack_k[static_cast<size_t>(kCodec)] = Pack<kCodec, true>;
   table->pack_v[static_cast<size_t>(kCodec)] = Pack<kCodec, false>;
 }
@@ -302,10 +356,13 @@ void Fill(PlaneKernels* table) {
 }  // namespace
 
 void FillSparsePack(PlaneKernels* table) {
-  for (size_t i = 0; i < kDenseCodecs; ++i) table->pack_k[i] = table->pack_v[i] = nullptr;
-  Fill<Codec::kSparseBF16>(table);
-  Fill<Codec::kSparseF16>(table);
-  Fill<Codec::kSparseI8>(table);
+  for (size_t i = 0; i < kDenseCodecs; ++i) {
+    table->pack_k[i] = table->pack_v[i] = nullptr;
+    table->take_k[i] = nullptr;
+  }
+  Fill<SparseBF16>(table);
+  Fill<SparseF16>(table);
+  Fill<SparseI8>(table);
 }
 
 }  // namespace kvasir::KVASIR_SIMD
