@@ -31,6 +31,7 @@ class VerdictTest(unittest.TestCase):
         self.assertEqual(verdict(0.5, 0.4, 0.6, most=0.75), "met")
         self.assertEqual(verdict(0.8, 0.7, 0.9, most=0.75), "unclear")
         self.assertEqual(verdict(0.9, 0.8, 1.0, most=0.75), "missed")
+        self.assertEqual(verdict(-3, -9, 0.5, most=0.75), "unclear")
 
     def test_every_line_has_a_target_and_a_name_of_its_own(self):
         for short in (False, True):

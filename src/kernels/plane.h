@@ -125,6 +125,12 @@ constexpr size_t PlaneBytes(PlaneForm form, size_t dim) {
   return SparseBitmapsAt(form) + kPageEntries * BitmapWords(dim) * 8;
 }
 
+// Some rows of a sparse plane.
+struct SparseRows {
+  const uint8_t* plane;
+  uint64_t slots;
+};
+
 // One page as kernels see it. Slots [0, filled) hold entries in ascending position; entry i is read
 // iff bit i of `live` is set. Dead slots may hold anything, NaN included, and must not influence a
 // result.

@@ -49,6 +49,10 @@ struct PlaneKernels {
   size_t (*pack_v[kCodecs])(const uint8_t* dense, PlaneShape shape, const float* weights,
                             uint8_t* plane);
 
+  // Makes a sparse K plane of rows of others, at most 64 of them, in slots 0, 1, ...: values move
+  // as they are. The slots behind become rows of zeros. Null for dense codecs.
+  void (*take_k[kCodecs])(const SparseRows* from, size_t n, PlaneShape shape, uint8_t* plane);
+
   // scores[r * stride + e] = sum over ascending channels c of q[r * q_stride + c] * K[c][e], one
   // FMA chain, for r < n rows and all 64 slots e (dead ones receive anything). `next`: a plane of
   // the same size that will be read soon, prefetched along the way; may be null. Where a codec has

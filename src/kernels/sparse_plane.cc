@@ -49,70 +49,27 @@ const char* CheckValueBitmaps(PlaneForm form, size_t dim, const uint8_t* bitmaps
   return nullptr;
 }
 
-// Values, scales and bitmaps of a plane that is being made; zeros at first.
-struct Parts {
-  PlaneForm form;
-  size_t dim, width;
-  std::vector<uint8_t> bytes;
-
-  Parts(PlaneForm form, size_t dim)
-      : form(form), dim(dim), width(SparseValueBytes(form.codec)), bytes(PlaneBytes(form, dim)) {}
-  uint8_t* bitmaps() { return bytes.data() + SparseBitmapsAt(form); }
-};
-
-void TakeValueRows(std::span<const SparseRow> rows, Parts* to) {
-  const size_t bytes = to->form.keep * to->width, words = BitmapWords(to->dim);
-  const size_t bitmaps = SparseBitmapsAt(to->form);
-  for (size_t e = 0; e < rows.size(); ++e) {
-    std::memcpy(to->bytes.data() + e * bytes, rows[e].plane + rows[e].slot * bytes, bytes);
-    std::memcpy(to->bitmaps() + e * words * 8, rows[e].plane + bitmaps + rows[e].slot * words * 8,
-                words * 8);
-  }
-  for (size_t e = rows.size(); e < kPageEntries; ++e) {
-    for (size_t c = 0; c < to->form.keep; ++c) {
-      to->bitmaps()[e * words * 8 + c / 8] |= static_cast<uint8_t>(1u << c % 8);
-    }
-  }
-}
-
-// Channel after channel: where a plane's values of a channel begin depends on those before.
-void TakeKeyRows(std::span<const SparseRow> rows, Parts* to) {
-  struct Source {
-    const uint8_t* plane;
-    const uint8_t* values;
-    uint64_t bitmap;
+void TakeValueRows(PlaneForm form, size_t dim, std::span<const SparseRows> from, uint8_t* out) {
+  const size_t row = form.keep * SparseValueBytes(form.codec), bitmap = BitmapWords(dim) * 8;
+  const size_t scales = SparseScalesAt(form), bitmaps = SparseBitmapsAt(form);
+  size_t to = 0;
+  const auto copy = [&](const uint8_t* plane, size_t slot, size_t at, size_t bytes) {
+    std::memcpy(out + at + to * bytes, plane + at + slot * bytes, bytes);
   };
-  std::vector<Source> sources;  // runs of rows of one plane
-  std::vector<size_t> source_of(rows.size());
-  for (size_t e = 0; e < rows.size(); ++e) {
-    const auto at = std::find_if(sources.begin(), sources.end(),
-                                 [&](const Source& s) { return s.plane == rows[e].plane; });
-    source_of[e] = static_cast<size_t>(at - sources.begin());
-    if (at == sources.end()) sources.push_back({rows[e].plane, rows[e].plane, 0});
+  for (const SparseRows& rows : from) {
+    for (uint64_t left = rows.slots; left != 0; left &= left - 1, ++to) {
+      const auto slot = static_cast<size_t>(std::countr_zero(left));
+      copy(rows.plane, slot, 0, row);
+      if (scales != bitmaps) copy(rows.plane, slot, scales, 2);
+      copy(rows.plane, slot, bitmaps, bitmap);
+    }
   }
-  const size_t bitmaps = SparseBitmapsAt(to->form), width = to->width;
-  uint8_t* out = to->bytes.data();
-  for (size_t c = 0; c < to->dim; ++c) {
-    for (Source& source : sources) source.bitmap = WordAt(source.plane + bitmaps + 8 * c);
-    uint64_t kept = 0;
-    for (size_t e = 0; e < rows.size(); ++e) {
-      const Source& source = sources[source_of[e]];
-      const uint64_t bit = uint64_t{1} << rows[e].slot;
-      if ((source.bitmap & bit) == 0) continue;
-      const auto before = static_cast<size_t>(std::popcount(source.bitmap & (bit - 1)));
-      std::memcpy(out, source.values + before * width, width);
-      out += width;
-      kept |= uint64_t{1} << e;
-    }
-    if (c < to->form.keep && rows.size() < kPageEntries) {
-      const uint64_t rest = ~uint64_t{0} << rows.size();
-      out += static_cast<size_t>(std::popcount(rest)) * width;
-      kept |= rest;
-    }
-    std::memcpy(to->bitmaps() + 8 * c, &kept, sizeof(kept));
-    for (Source& source : sources) {
-      source.values += static_cast<size_t>(std::popcount(source.bitmap)) * width;
-    }
+  for (; to < kPageEntries; ++to) {
+    std::memset(out + to * row, 0, row);
+    if (scales != bitmaps) std::memset(out + scales + 2 * to, 0, 2);
+    uint8_t* bits = out + bitmaps + to * bitmap;
+    std::memset(bits, 0, bitmap);
+    for (size_t c = 0; c < form.keep; ++c) bits[c / 8] |= static_cast<uint8_t>(1u << c % 8);
   }
 }
 
@@ -136,22 +93,18 @@ const char* CheckPlane(PlaneForm form, size_t dim, bool keys, std::span<const ui
   return keys ? CheckKeyBitmaps(form, dim, bitmaps) : CheckValueBitmaps(form, dim, bitmaps);
 }
 
-void TakeRows(PlaneForm form, size_t dim, bool keys, std::span<const SparseRow> rows,
-              uint8_t* out) {
-  CHECK(IsSparse(form.codec) && rows.size() <= kPageEntries);
-  Parts to(form, dim);
-  if (form.codec == Codec::kSparseI8) {
-    const size_t scales = SparseScalesAt(form);
-    for (size_t e = 0; e < rows.size(); ++e) {
-      std::memcpy(to.bytes.data() + scales + 2 * e, rows[e].plane + scales + 2 * rows[e].slot, 2);
-    }
-  }
+void TakeRows(const PlaneKernels& kernels, PlaneForm form, size_t dim, bool keys,
+              std::span<const SparseRows> from, uint8_t* out) {
+  size_t n = 0;
+  for (const SparseRows& rows : from) n += static_cast<size_t>(std::popcount(rows.slots));
+  CHECK(IsSparse(form.codec) && n <= kPageEntries && from.size() <= kPageEntries);
+  std::vector<uint8_t> plane(PlaneBytes(form, dim));
   if (keys) {
-    TakeKeyRows(rows, &to);
+    kernels.take_k[form.index()](from.data(), from.size(), form.Shape(dim), plane.data());
   } else {
-    TakeValueRows(rows, &to);
+    TakeValueRows(form, dim, from, plane.data());
   }
-  std::memcpy(out, to.bytes.data(), to.bytes.size());
+  std::memcpy(out, plane.data(), plane.size());
 }
 
 }  // namespace kvasir

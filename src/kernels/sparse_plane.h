@@ -1,7 +1,7 @@
 // Sparse planes as a whole (kernels/plane.h): whether bytes from outside are one, and moving rows.
 // What attention and packing do with them is in the tables of kernels (plane_kernels.h).
 //
-// Cost     Both walk a plane's bits one by one: tens of microseconds per plane.
+// Cost     A check walks the bits of a plane one by one, tens of microseconds.
 // Threads  Pure functions of their arguments.
 #pragma once
 
@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/plane.h"
+#include "kernels/plane_kernels.h"
 
 namespace kvasir {
 
@@ -19,13 +19,9 @@ namespace kvasir {
 // that passed, and no other. CHECKs that `plane` has PlaneBytes.
 const char* CheckPlane(PlaneForm form, size_t dim, bool keys, std::span<const uint8_t> plane);
 
-struct SparseRow {
-  const uint8_t* plane;
-  uint32_t slot;
-};
-
-// Makes a plane at `out` of up to 64 rows of planes of the same form, in slots 0, 1, ...: values
-// move as they are. Slots behind them become rows of zeros. `out` may be one of the planes read.
-void TakeRows(PlaneForm form, size_t dim, bool keys, std::span<const SparseRow> rows, uint8_t* out);
+// Makes a plane at `out` of at most 64 rows of planes of the same form, in slots 0, 1, ...: values
+// move as they are. The slots behind become rows of zeros. `out` may be one of the planes read.
+void TakeRows(const PlaneKernels& kernels, PlaneForm form, size_t dim, bool keys,
+              std::span<const SparseRows> from, uint8_t* out);
 
 }  // namespace kvasir

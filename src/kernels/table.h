@@ -1,11 +1,12 @@
 // The kernels of one SIMD target, and the choice among the targets this machine can run.
 //
-// A kernel is written once (portable vectors, simd/vec.h) or once per target where the machine decides;
-// every source in simd/ is compiled once per target into namespace kvasir::simd_<target> and fills its part of
-// the table. There is no other dispatch. Kernels take pointers and sizes, allocate nothing, throw nothing.
+// A kernel is written once (portable vectors, simd/vec.h) or once per target where the machine
+// decides; every source in simd/ is compiled once per target into namespace kvasir::simd_<target>
+// and fills its part of the table. There is no other dispatch. Kernels take pointers and sizes,
+// allocate nothing, throw nothing.
 //
-// Equal bits [contract: rows.equal]: on one target an output element depends on its own inputs alone,
-// never on how many rows or columns run beside it, on threads, or on tiles.
+// Equal bits [contract: rows.equal]: on one target an output element depends on its own inputs
+// alone, never on how many rows or columns run beside it, on threads, or on tiles.
 #pragma once
 
 #include <span>

@@ -311,7 +311,7 @@ bool Store::Prepare(LaneSet& set, size_t lane_index, size_t first, size_t own, u
 
 void Store::Run(LaneSet& set, std::vector<Packing>& packings) {
   const auto move = [&](size_t i, size_t /*worker*/) {
-    MoveEntries(pool_, set.shape_.head_dim, packings[i].from, packings[i].to);
+    MoveEntries(pool_, kernels_.planes, set.shape_.head_dim, packings[i].from, packings[i].to);
   };
   if (workers_ != nullptr && packings.size() > 1) {
     workers_->Run(packings.size(), move);

@@ -45,16 +45,17 @@ void MoveRows(std::span<const Run> runs, std::span<const uint8_t* const> from, s
   }
 }
 
-void MoveSparse(PlaneForm form, size_t dim, bool keys, std::span<const Run> runs,
-                std::span<const uint8_t* const> from, uint8_t* to) {
-  std::vector<SparseRow> rows;
+void MoveSparse(const PlaneKernels& kernels, PlaneForm form, size_t dim, bool keys,
+                std::span<const Run> runs, std::span<const uint8_t* const> from, uint8_t* to) {
+  std::vector<SparseRows> rows;
   for (const Run& run : runs) {
-    for (uint32_t i = 0; i < run.n; ++i) rows.push_back({from[run.page], run.from + i});
+    if (rows.empty() || rows.back().plane != from[run.page]) rows.push_back({from[run.page], 0});
+    rows.back().slots |= ~uint64_t{0} >> (64 - run.n) << run.from;
   }
-  TakeRows(form, dim, keys, rows, to);
+  TakeRows(kernels, form, dim, keys, rows, to);
 }
 
-void MoveK(PlaneForm form, size_t dim, std::span<const Run> runs,
+void MoveK(const PlaneKernels& kernels, PlaneForm form, size_t dim, std::span<const Run> runs,
            std::span<const uint8_t* const> from, uint8_t* to) {
   switch (form.codec) {
     case Codec::kF32:
@@ -71,11 +72,11 @@ void MoveK(PlaneForm form, size_t dim, std::span<const Run> runs,
     case Codec::kSparseBF16:
     case Codec::kSparseF16:
     case Codec::kSparseI8:
-      return MoveSparse(form, dim, true, runs, from, to);
+      return MoveSparse(kernels, form, dim, true, runs, from, to);
   }
 }
 
-void MoveV(PlaneForm form, size_t dim, std::span<const Run> runs,
+void MoveV(const PlaneKernels& kernels, PlaneForm form, size_t dim, std::span<const Run> runs,
            std::span<const uint8_t* const> from, uint8_t* to) {
   switch (form.codec) {
     case Codec::kF32:
@@ -93,7 +94,7 @@ void MoveV(PlaneForm form, size_t dim, std::span<const Run> runs,
     case Codec::kSparseBF16:
     case Codec::kSparseF16:
     case Codec::kSparseI8:
-      return MoveSparse(form, dim, false, runs, from, to);
+      return MoveSparse(kernels, form, dim, false, runs, from, to);
   }
 }
 
@@ -144,8 +145,8 @@ std::vector<uint32_t> Positions(const Pool& pool, std::span<const PageRef> pages
 
 }  // namespace
 
-void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
-                 std::span<PageRef> to) {
+void MoveEntries(Pool& pool, const PlaneKernels& kernels, uint32_t head_dim,
+                 std::span<const PageRef> from, std::span<PageRef> to) {
   std::vector<const uint8_t*> k, v;
   for (const PageRef& page : from) {
     CHECK(page.k_form == to[0].k_form && page.v_form == to[0].v_form);
@@ -170,8 +171,8 @@ void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
       runs.push_back(run);
     }
     CHECK(filled > 0);
-    MoveK(page.k_form, head_dim, runs, k, pool.Address(page.k));
-    MoveV(page.v_form, head_dim, runs, v, pool.Address(page.v));
+    MoveK(kernels, page.k_form, head_dim, runs, k, pool.Address(page.k));
+    MoveV(kernels, page.v_form, head_dim, runs, v, pool.Address(page.v));
     std::memcpy(pool.Address(page.positions), positions.data() + done, filled * sizeof(uint32_t));
     page.base = 0;
     page.filled = static_cast<uint8_t>(filled);

@@ -6,6 +6,7 @@
 
 #include <span>
 
+#include "kernels/plane_kernels.h"
 #include "kv/lane_set.h"
 #include "kv/pool.h"
 
@@ -16,7 +17,7 @@ namespace kvasir {
 // `to` and writes its planes, positions included; all of them must exist already. A page may be in
 // both lists, as number i of `from` and j of `to`, if the pages before it in `from` have at most
 // 64 j live entries: then no entry is overwritten before it was read.
-void MoveEntries(Pool& pool, uint32_t head_dim, std::span<const PageRef> from,
-                 std::span<PageRef> to);
+void MoveEntries(Pool& pool, const PlaneKernels& kernels, uint32_t head_dim,
+                 std::span<const PageRef> from, std::span<PageRef> to);
 
 }  // namespace kvasir

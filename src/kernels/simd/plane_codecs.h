@@ -190,6 +190,7 @@ inline void PrefetchScales(Codec codec, const uint8_t* next, size_t dim) {
 // What each source adds to the table.
 void FillQuantized(PlaneKernels* table);
 void FillSparse(PlaneKernels* table);
+void FillSparsePack(PlaneKernels* table);
 void FillScores(PlaneKernels* table);
 void FillIntegerScores(PlaneKernels* table);
 void FillWeightedSums(PlaneKernels* table);

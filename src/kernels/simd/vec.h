@@ -133,7 +133,20 @@ inline U32 Field(U32 a, int shift, int width) {
   return {_mm256_and_si256(_mm256_srli_epi32(a.v, shift), _mm256_set1_epi32((1 << width) - 1))};
 }
 inline U32 ShiftLeft(U32 a, int shift) { return {_mm256_slli_epi32(a.v, shift)}; }
+inline U32 SetU32(uint32_t x) { return {_mm256_set1_epi32(static_cast<int32_t>(x))}; }
+inline void StoreU32(U32 a, uint32_t* p) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v);
+}
+inline U32 And(U32 a, U32 b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline U32 AndNot(U32 a, U32 b) { return {_mm256_andnot_si256(a.v, b.v)}; }  // ~a & b
+inline U32 Sub(U32 a, U32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+// Ones in the lanes where a > b; both below 2^31.
+inline U32 Greater(U32 a, U32 b) { return {_mm256_cmpgt_epi32(a.v, b.v)}; }
+inline uint8_t TopBits(U32 a) {
+  return static_cast<uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a.v)));
+}
 inline F32 AsF32(U32 bits) { return {_mm256_castsi256_ps(bits.v)}; }
+inline U32 AsU32(F32 a) { return {_mm256_castps_si256(a.v)}; }
 inline F32 ToF32(U32 a) { return {_mm256_cvtepi32_ps(a.v)}; }  // of the bits as a signed integer
 inline F32 Lookup(const float* table, U32 index) {
   return {_mm256_i32gather_ps(table, index.v, 4)};
@@ -283,9 +296,41 @@ inline U32 ShiftLeft(U32 a, int shift) {
   for (size_t i = 0; i < kLanes; ++i) a.v[i] <<= shift;
   return a;
 }
+inline U32 SetU32(uint32_t x) {
+  U32 r;
+  for (size_t i = 0; i < kLanes; ++i) r.v[i] = x;
+  return r;
+}
+inline void StoreU32(U32 a, uint32_t* p) { memcpy(p, a.v, sizeof(a.v)); }
+inline U32 And(U32 a, U32 b) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] &= b.v[i];
+  return a;
+}
+inline U32 AndNot(U32 a, U32 b) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] = ~a.v[i] & b.v[i];
+  return a;
+}
+inline U32 Sub(U32 a, U32 b) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] -= b.v[i];
+  return a;
+}
+inline U32 Greater(U32 a, U32 b) {
+  for (size_t i = 0; i < kLanes; ++i) a.v[i] = a.v[i] > b.v[i] ? ~uint32_t{0} : 0;
+  return a;
+}
+inline uint8_t TopBits(U32 a) {
+  uint32_t bits = 0;
+  for (size_t i = 0; i < kLanes; ++i) bits |= a.v[i] >> 31 << i;
+  return static_cast<uint8_t>(bits);
+}
 inline F32 AsF32(U32 bits) {
   F32 r;
   memcpy(r.v, bits.v, sizeof(r.v));
+  return r;
+}
+inline U32 AsU32(F32 a) {
+  U32 r;
+  memcpy(r.v, a.v, sizeof(r.v));
   return r;
 }
 inline F32 ToF32(U32 a) { KVASIR_LANES(static_cast<float>(static_cast<int32_t>(a.v[i]))); }
