@@ -10,27 +10,18 @@
 #include <vector>
 
 #include "kernels/ref/planes.h"
-#include "kernels/ref/sparse.h"
 #include "kernels/table.h"
 #include "kernels/testing.h"
 
 namespace kvasir {
 namespace {
 
-// Forms with kernels of their own; a sparse plane keeps some channels, or all.
+// Integer keys are no pairs: their products are sums of integers.
 std::vector<PlaneForm> FormsOfKeys(size_t dim) {
-  const auto some = static_cast<uint16_t>((dim + 1) / 2), all = static_cast<uint16_t>(dim);
-  return {Codec::kF32,
-          Codec::kF16,
-          Codec::kBF16,
-          {Codec::kSparseBF16, some},
-          {Codec::kSparseBF16, all},
-          {Codec::kSparseF16, some}};
-}
-std::vector<PlaneForm> FormsOfValues(size_t dim) {
-  std::vector<PlaneForm> forms = FormsOfKeys(dim);
-  forms.insert(forms.end(),
-               {Codec::kQ8, Codec::kQ4, {Codec::kSparseI8, static_cast<uint16_t>((dim + 2) / 3)}});
+  std::vector<PlaneForm> forms = AllForms(dim);
+  std::erase_if(forms, [](PlaneForm form) {
+    return IsInteger(form.codec) || form.codec == Codec::kSparseI8;
+  });
   return forms;
 }
 
@@ -55,22 +46,8 @@ class PairsTest : public testing::TestWithParam<const Kernels*> {
   }
   const PairKernels& pairs() const { return GetParam()->planes.pairs; }
 
-  // 64 random rows as a plane; of those that are not in `live` elements or their scales are NaN.
   std::vector<uint8_t> Plane(PlaneForm form, size_t dim, bool keys, uint64_t live) const {
-    const PlaneKernels& planes = GetParam()->planes;
-    std::vector<uint8_t> plane(PlaneBytes(form, dim) + 64, 0xff);
-    if (IsSparse(form.codec)) {
-      const std::vector<uint8_t> dense = Plane(ref::SourceOf(form.codec), dim, keys, live);
-      (keys ? planes.pack_k : planes.pack_v)[form.index()](dense.data(), form.Shape(dim), nullptr,
-                                                           plane.data());
-      return plane;
-    }
-    const std::vector<float> rows = Random(64 * dim, 7);
-    const auto encode = (keys ? planes.encode_k : planes.encode_v)[form.index()];
-    for (size_t e = 0; e < 64; ++e) {
-      if (live >> e & 1) encode(&rows[e * dim], dim, 1, dim, e, plane.data());
-    }
-    return plane;
+    return MakePlane(GetParam()->planes, form, dim, keys, Random(64 * dim, 7).data(), live);
   }
 };
 
@@ -134,7 +111,7 @@ TEST_P(PairsTest, ScoresAreChainsOverAscendingChannels) {
 TEST_P(PairsTest, SumsAreChainsOverLiveEntriesAndOthersAreNotRead) {
   std::mt19937_64 rng(3);
   for (const size_t dim : kDims) {
-    for (const PlaneForm form : FormsOfValues(dim)) {
+    for (const PlaneForm form : AllForms(dim)) {
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 26}) {
         const uint64_t live = n % 3 == 0 ? ~uint64_t{0} : rng() | 1,
                        seen = n % 2 == 0 ? live : rng();
@@ -181,7 +158,7 @@ TEST_P(PairsTest, SumsAreChainsOverLiveEntriesAndOthersAreNotRead) {
 
 TEST_P(PairsTest, ExpandingTellsWhetherValuesAreFinite) {
   for (const size_t dim : kDims) {
-    for (const PlaneForm form : FormsOfValues(dim)) {
+    for (const PlaneForm form : AllForms(dim)) {
       const uint64_t others = ~(uint64_t{1} << 37);
       const std::vector<uint8_t> plane = Plane(form, dim, false, others);  // entry 37 is NaN
       std::vector<uint32_t> out(32 * PaddedDim(dim));

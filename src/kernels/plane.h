@@ -54,6 +54,10 @@ inline constexpr uint32_t kMaxHeadDim = 512;
 // Rows of q8 and q4 have a scale per block; `IsSparse` planes have none or one.
 constexpr bool IsInteger(Codec codec) { return codec == Codec::kQ8 || codec == Codec::kQ4; }
 constexpr bool IsSparse(Codec codec) { return codec >= Codec::kSparseBF16; }
+// The dense codec whose pages a sparse one is packed from.
+constexpr Codec SparseSource(Codec codec) {
+  return codec == Codec::kSparseF16 ? Codec::kF16 : Codec::kBF16;
+}
 
 // What a kernel must know of a plane beside its codec.
 struct PlaneShape {

@@ -211,17 +211,15 @@ TEST_P(PlanesTest, RowsAtOnceAndOneByOneGiveEqualBytes) {
 TEST_P(PlanesTest, ExpandsToTheOraclesBits) {
   for (const size_t dim : kDims) {
     const std::vector<float> rows = Random(64 * dim, 4);
-    for (int codec = 0; codec < kDenseCodecs; ++codec) {
+    for (const PlaneForm form : AllForms(dim)) {
       for (const bool keys : {true, false}) {
-        std::vector<uint8_t> plane = Plane(codec, dim);
-        (keys ? kernels().encode_k : kernels().encode_v)[codec](rows.data(), dim, 64, dim, 0,
-                                                                plane.data());
-        const std::vector<float> expected =
-            ref::Expand(static_cast<Codec>(codec), plane.data(), dim, keys);
+        const std::vector<uint8_t> plane = MakePlane(kernels(), form, dim, keys, rows.data());
+        const std::vector<float> expected = ref::Expand(form, plane.data(), dim, keys);
         std::vector<float> out(64 * dim + 1, 7.0f);
-        (keys ? kernels().expand_k : kernels().expand_v)[codec](plane.data(), dim, out.data());
+        (keys ? kernels().expand_k : kernels().expand_v)[form.index()](plane.data(),
+                                                                       form.Shape(dim), out.data());
         EXPECT_TRUE(SameBits(out.data(), expected.data(), expected.size()))
-            << CodecName(codec) << " dim " << dim << " keys " << keys;
+            << form << " dim " << dim << " keys " << keys;
         EXPECT_EQ(out.back(), 7.0f);
       }
     }
@@ -232,21 +230,20 @@ TEST_P(PlanesTest, AScoreIsOneChainOverAscendingChannelsForAnyNumberOfRows) {
   for (const size_t dim : kDims) {
     const size_t stride = dim + 5;
     const std::vector<float> q = Random(50 * stride, 5), rows = Random(64 * dim, 6);
-    for (int codec = 0; codec < kDenseCodecs; ++codec) {
-      if (IsInteger(static_cast<Codec>(codec))) continue;
-      std::vector<uint8_t> plane = Plane(codec, dim);
-      kernels().encode_k[codec](rows.data(), dim, 64, dim, 0, plane.data());
-      const std::vector<float> k = ref::Expand(static_cast<Codec>(codec), plane.data(), dim, true);
+    for (const PlaneForm form : AllForms(dim)) {
+      if (IsInteger(form.codec)) continue;
+      const std::vector<uint8_t> plane = MakePlane(kernels(), form, dim, true, rows.data());
+      const std::vector<float> k = ref::Expand(form, plane.data(), dim, true);
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 13, 50}) {
         std::vector<float> scores(n * 70);
-        kernels().scores[codec](q.data(), stride, n, plane.data(), dim,
-                                n % 2 == 0 ? plane.data() : nullptr, scores.data(), 70);
+        kernels().scores[form.index()](q.data(), stride, n, plane.data(), form.Shape(dim),
+                                       n % 2 == 0 ? plane.data() : nullptr, scores.data(), 70);
         for (size_t r = 0; r < n; ++r) {
           for (size_t e = 0; e < 64; ++e) {
             float sum = 0;
             for (size_t c = 0; c < dim; ++c) sum = MulAdd(q[r * stride + c], k[c * 64 + e], sum);
             ASSERT_EQ(scores[r * 70 + e], sum)
-                << CodecName(codec) << " dim " << dim << " rows " << n << " row " << r;
+                << form << " dim " << dim << " rows " << n << " row " << r;
           }
         }
       }
@@ -362,28 +359,74 @@ TEST_P(PlanesTest, AnIntegerScoreFoldsExactBlocksInOrderForAnyNumberOfRows) {
   }
 }
 
+TEST_P(PlanesTest, AScoreOfSparseIntegersIsOneExactSum) {
+  for (const size_t dim :
+       {size_t{8}, size_t{18}, size_t{64}, size_t{80}, size_t{256}, size_t{512}}) {
+    for (const size_t keep : {size_t{1}, dim / 3, dim}) {
+      const size_t stride = dim + 5;
+      std::vector<float> rows = Random(64 * dim, 6), q = Random(64 * stride, 5);
+      for (size_t c = 0; c < dim; ++c) {  // the largest sums of either sign, and none
+        rows[c] = 9;
+        rows[dim + c] = -9;
+        rows[2 * dim + c] = 0;
+        q[c] = -3;
+        q[stride + c] = 3;
+        q[2 * stride + c] = 0;
+      }
+      const PlaneForm form(Codec::kSparseI8, static_cast<uint16_t>(keep));
+      const std::vector<uint8_t> plane =
+          MakePlane(kernels(), form, dim, true, rows.data(), ~uint64_t{0} >> 1);
+      std::vector<uint8_t> ones = plane;  // the same integers with scales of 1
+      for (size_t e = 0; e < 64; ++e) {
+        const uint16_t one = 0x3c00;
+        std::memcpy(&ones[SparseScalesAt(form) + 2 * e], &one, sizeof(one));
+      }
+      const std::vector<float> integers = ref::Expand(form, ones.data(), dim, true);
+      for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 12, 13, 64}) {
+        const Queries queries(kernels(), q.data(), stride, n, dim);
+        std::vector<float> scores(n * 70, -5.0f);
+        kernels().integer_scores[form.index()](queries.view(), n, plane.data(), form.Shape(dim),
+                                               n % 2 == 0 ? plane.data() : nullptr, scores.data(),
+                                               70);
+        for (size_t r = 0; r < n; ++r) {
+          for (size_t e = 0; e < 63; ++e) {
+            int64_t dot = 0;
+            for (size_t c = 0; c < dim; ++c) {
+              dot += int64_t{queries.q[r * queries.blocks * 32 + c]} *
+                     static_cast<int64_t>(integers[c * 64 + e]);
+            }
+            uint16_t scale = 0;
+            std::memcpy(&scale, &plane[SparseScalesAt(form) + 2 * e], sizeof(scale));
+            ASSERT_EQ(scores[r * 70 + e],
+                      static_cast<float>(dot) * F16ToF32(scale) * queries.scale[r])
+                << form << " dim " << dim << " rows " << n << " row " << r << " e " << e;
+          }
+          EXPECT_TRUE(std::isnan(scores[r * 70 + 63]));  // a row of NaN
+          for (size_t e = 64; e < 70; ++e) ASSERT_EQ(scores[r * 70 + e], -5.0f);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(PlanesTest, AWeightedSumIsOneChainOverAscendingLiveSlots) {
   std::mt19937_64 rng(7);
   for (const size_t dim : kDims) {
     const size_t padded = (dim + 7) / 8 * 8, stride = padded + 8;
     const std::vector<float> rows = Random(64 * dim, 8), weights = Random(50 * 64, 9);
-    for (int codec = 0; codec < kDenseCodecs; ++codec) {
+    for (const PlaneForm form : AllForms(dim)) {
       for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 13, 50}) {
         const uint64_t live = n == 1 ? ~uint64_t{0} : rng() | rng();
         const size_t begin = n % 3 == 0 ? 0 : rng() % 40,
                      end = n == 3 ? 64 : begin + rng() % (65 - begin);
-        std::vector<uint8_t> plane = Plane(codec, dim);  // dead slots: NaN
-        for (size_t e = 0; e < 64; ++e) {
-          if (live >> e & 1) {
-            kernels().encode_v[codec](rows.data() + e * dim, dim, 1, dim, e, plane.data());
-          }
-        }
-        const std::vector<float> v =
-            ref::Expand(static_cast<Codec>(codec), plane.data(), dim, false);
+        const std::vector<uint8_t> plane =  // dead slots: NaN
+            MakePlane(kernels(), form, dim, false, rows.data(), live);
+        const std::vector<float> v = ref::Expand(form, plane.data(), dim, false);
         const std::vector<float> before = Random(n * stride, 10);
         std::vector<float> out = before;
-        kernels().weighted_sum[codec](weights.data(), 64, n, plane.data(), dim, begin, end, live,
-                                      n % 2 == 0 ? plane.data() : nullptr, out.data(), stride);
+        kernels().weighted_sum[form.index()](weights.data(), 64, n, plane.data(), form.Shape(dim),
+                                             begin, end, live, n % 2 == 0 ? plane.data() : nullptr,
+                                             out.data(), stride);
         for (size_t r = 0; r < n; ++r) {
           for (size_t c = 0; c < dim; ++c) {
             float sum = before[r * stride + c];
@@ -391,7 +434,7 @@ TEST_P(PlanesTest, AWeightedSumIsOneChainOverAscendingLiveSlots) {
               if (live >> e & 1) sum = MulAdd(weights[r * 64 + e], v[e * dim + c], sum);
             }
             ASSERT_EQ(out[r * stride + c], sum)
-                << CodecName(codec) << " dim " << dim << " rows " << n << " row " << r;
+                << form << " dim " << dim << " rows " << n << " row " << r;
           }
           EXPECT_TRUE(SameBits(&out[r * stride + padded], &before[r * stride + padded], 8));
         }

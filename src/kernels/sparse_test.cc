@@ -59,7 +59,7 @@ std::vector<uint8_t> Dense(Codec sparse, size_t dim, bool keys, uint32_t seed) {
   for (size_t e = 0; e < 64; ++e) {
     for (size_t c = 0; c < dim; ++c) {
       const float x = rows[e * dim + c];
-      const uint16_t bits = ref::SourceOf(sparse) == Codec::kF16 ? F32ToF16(x) : F32ToBF16(x);
+      const uint16_t bits = SparseSource(sparse) == Codec::kF16 ? F32ToF16(x) : F32ToBF16(x);
       std::memcpy(&plane[2 * (keys ? c * 64 + e : e * dim + c)], &bits, 2);
     }
   }
@@ -73,7 +73,7 @@ void Put(std::vector<uint8_t>* dense, size_t dim, bool keys, size_t e, size_t c,
 // The dense plane with zeros where nothing is kept, as f32.
 std::vector<float> Masked(PlaneForm form, const std::vector<uint8_t>& dense, size_t dim, bool keys,
                           const std::vector<bool>& kept) {
-  std::vector<float> x = ref::Expand(ref::SourceOf(form.codec), dense.data(), dim, keys);
+  std::vector<float> x = ref::Expand(SparseSource(form.codec), dense.data(), dim, keys);
   for (size_t i = 0; i < x.size(); ++i) {
     const size_t e = keys ? i % 64 : i / dim, c = keys ? i / 64 : i % dim;
     if (!kept[e * dim + c]) x[i] = 0;

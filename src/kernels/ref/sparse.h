@@ -15,11 +15,6 @@
 
 namespace kvasir::ref {
 
-// The dense codec a sparse one is packed from.
-inline Codec SourceOf(Codec codec) {
-  return codec == Codec::kSparseF16 ? Codec::kF16 : Codec::kBF16;
-}
-
 // The `keep` channels of `row` that stay: a stable sort by magnitude, NaN first. row: 16-bit
 // elements.
 inline std::vector<bool> KeptOf(const std::vector<uint16_t>& row, Codec source, size_t keep,
@@ -63,7 +58,7 @@ inline int SparseInteger(float x, uint16_t scale) {
 // A sparse plane of a dense one. `kept`: [64][dim], as its bits say afterwards.
 inline std::vector<uint8_t> Pack(PlaneForm form, const uint8_t* dense, size_t dim, bool keys,
                                  const float* weights, std::vector<bool>* kept) {
-  const Codec source = SourceOf(form.codec);
+  const Codec source = SparseSource(form.codec);
   const auto element = [&](size_t e, size_t c) {
     uint16_t x = 0;
     std::memcpy(&x, dense + 2 * (keys ? c * 64 + e : e * dim + c), sizeof(x));

@@ -1,8 +1,8 @@
 // Scores of query rows against keys by integer products (PlaneKernels::integer_scores).
 // Lanes are entries; a register tile of R rows by V vectors of entries takes the keys pair of
 // channels after pair. Integer sums are exact and every tile folds blocks alike, so neither the
-// shape of a tile nor the number of rows touches a bit. From two tiles of rows on the keys are
-// widened once for all of them. Sparse keys first become pairs of bytes as q8 has them.
+// shape of a tile nor the number of rows touches a bit. For many rows the keys are widened once for
+// all of them. Sparse keys first become pairs of bytes as q8 has them.
 #include "kernels/simd/integer_lanes.h"
 #include "kernels/simd/sparse_lanes.h"
 
@@ -10,11 +10,14 @@ namespace kvasir::KVASIR_SIMD {
 
 namespace {
 
-// Vectors of entries beside R rows.
+// Vectors of entries beside R rows, and the rows up to which every tile widens keys as it reads
+// them.
 #if defined(KVASIR_TARGET_AVX512)
 constexpr int KeyVectors(int) { return 4; }  // all 64 entries: planes are read in order
+constexpr size_t kWidenAbove = 2 * kTileRows;
 #else
 constexpr int KeyVectors(int rows) { return TileVectors(rows); }
+constexpr size_t kWidenAbove = kTileRows;
 #endif
 
 // Readers of keys: Load() gives kPairs pairs of channels of the entries from `e`, Pair() one of
@@ -166,25 +169,28 @@ void Widen(const Page<Keys>& page, const uint8_t* next, int16_t* out) {
   }
 }
 
+// Rows in tiles of about equal height; the first one prefetches.
+template <typename Keys>
+void ScoreTiles(const QuantizedQueries& q, size_t n, const Page<Keys>& page, const uint8_t* next,
+                float* scores, size_t stride) {
+  for (size_t r = 0; r < n;) {
+    const size_t rows = NextTile(n - r);
+    const auto score = next != nullptr && r == 0 ? ScoreUpTo<kTileRows, true, Keys>
+                                                 : ScoreUpTo<kTileRows, false, Keys>;
+    score(q, r, rows, page, next, scores, stride);
+    r += rows;
+  }
+}
+
 // All rows; `scales` of the keys follow each other in memory.
 template <typename Keys>
 void ScorePage(const QuantizedQueries& q, size_t n, const Keys& keys, size_t dim,
                const uint8_t* scales, const uint8_t* next, float* scores, size_t stride) {
   const Page<Keys> page(keys, dim, scales);
-  if (n <= static_cast<size_t>(kTileRows)) {
-    const auto score =
-        next != nullptr ? ScoreUpTo<kTileRows, true, Keys> : ScoreUpTo<kTileRows, false, Keys>;
-    return score(q, 0, n, page, next, scores, stride);
-  }
+  if (n <= kWidenAbove) return ScoreTiles(q, n, page, next, scores, stride);
   alignas(64) int16_t wide[kPageEntries * kMaxHeadDim];
   Widen(page, next, wide);
-  using WideKeys = WidePairs<Keys>;
-  const Page<WideKeys> widened({wide}, dim, scales);
-  for (size_t r = 0; r < n;) {
-    const size_t rows = NextTile(n - r);
-    ScoreUpTo<kTileRows, false, WideKeys>(q, r, rows, widened, nullptr, scores, stride);
-    r += rows;
-  }
+  ScoreTiles(q, n, Page<WidePairs<Keys>>({wide}, dim, scales), nullptr, scores, stride);
 }
 
 template <typename Keys>
