@@ -216,7 +216,11 @@ void Store::StartSealing(LaneSetHandle& handle) {
   LaneSet& set = Changeable(handle);
   if (set.sealing_ || set.shape_.seals.recent == 0) return;
   set.sealing_ = true;
-  SealLanes(set, 0, set.lanes_.size(), set.next_position_);
+  // Layer by layer: no more than one is there in both forms.
+  const size_t heads = set.shape_.n_kv_heads;
+  for (size_t lane = 0; lane < set.lanes_.size(); lane += heads) {
+    SealLanes(set, lane, heads, set.next_position_);
+  }
   const SealRule& rule = set.shape_.seals;
   if (rule.by_row && set.next_position_ > rule.recent) {
     PruneRows(set, 0, set.lanes_.size(), set.sealed_end(), set.next_position_ - rule.recent);

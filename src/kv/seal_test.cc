@@ -313,17 +313,20 @@ TEST_F(Seals, ExactModePrunesEveryRowAtTheStepThatItLeavesTheWindow) {
 }
 
 TEST_F(Seals, AtAPromptsEndAllPagesBehindTheWindowAreSealedAndTheirRoomGoesBack) {
-  LaneShape shape = ShapeFor(kBoth);
+  LaneShape shape = ShapeFor(kBoth, 4);
   shape.seals.at_prompt_end = true;
-  Store store(2 * kMiB, kernels_, nullptr);
+  Store store(4 * kMiB, kernels_, nullptr);
   SequenceRows rows(shape, 700);
   const Growth growth = {.tokens = 700, .prompt = 600};
   LaneSetHandle set = Create(store, shape, growth);
   AppendNext(store, set, rows, 600);
   EXPECT_EQ(set->sealed_end(), 0u);
   EXPECT_EQ(store.ledger().bytes_by_use[static_cast<size_t>(PlaneUse::kSparseBF16)], 0u);
-  const uint64_t committed = store.ledger().bytes_committed;
+  const uint64_t committed = store.ledger().bytes_committed, dense = store.ledger().bytes;
   store.StartSealing(set);
+  // One of four layers was there in both forms.
+  const auto sparse = static_cast<size_t>(PlaneUse::kSparseBF16);
+  EXPECT_EQ(store.ledger().bytes_peak, dense + store.ledger().bytes_by_use[sparse] / 4);
   // Slabs of dense planes go back to the system.
   EXPECT_LT(store.ledger().bytes_committed, committed * 7 / 10);
   store.Shrink(set, MaxDemand(shape, {.tokens = 700}));
@@ -333,7 +336,7 @@ TEST_F(Seals, AtAPromptsEndAllPagesBehindTheWindowAreSealedAndTheirRoomGoesBack)
   AppendNext(store, set, rows, 100);
   store.CheckIntegrity();
   // The same entries as of a set that seals all the while.
-  LaneShape stream = ShapeFor(kBoth);
+  LaneShape stream = ShapeFor(kBoth, 4);
   LaneSetHandle other = Create(store, stream, {.tokens = 700});
   AppendNext(store, other, rows, 700);
   EXPECT_TRUE(PageBytes(store, *set) == PageBytes(store, *other));
