@@ -21,7 +21,7 @@ double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).coun
 // A sequence whose cache holds the tokens of a depth.
 struct Filled {
   std::unique_ptr<SequenceState> state;
-  uint64_t bytes = 0, bytes_peak = 0, entries = 0;
+  uint64_t bytes = 0, bytes_peak = 0, live_bytes = 0;
 };
 
 double Now() {
@@ -89,7 +89,7 @@ class SpeedRuns::Sequences {
     engine_.Freeze(*filled.state);
     filled.bytes = engine_.ledger().bytes - before;
     filled.bytes_peak = engine_.ledger().bytes_peak - before;
-    filled.entries = done[0].entries;
+    filled.live_bytes = done[0].live_bytes;
     return filled;
   }
 
@@ -124,16 +124,16 @@ class SpeedRuns::Sequences {
   void Account(const SpeedTest& test, const std::vector<Generation>& done, uint64_t before,
                SpeedResult* result) {
     const Ledger ledger = engine_.ledger();
-    uint64_t shared = 0, peak = 0, entries_before = 0, entries_after = 0, chosen = 0;
+    uint64_t shared = 0, peak = 0, live_before = 0, live_after = 0, chosen = 0;
     for (uint32_t i = 0; i < test.parallel; ++i) {
-      entries_after += done[i].entries;
+      live_after += done[i].live_bytes;
       if (done[i].reads) chosen += done[i].reads->bytes;
       if (test.depth == 0) continue;
       const Filled& filled = filled_.at(test.depth)[i];
       // Pages are shared with the fork; what is recorded it has for itself, all of it.
       shared += filled.bytes - engine_.SideBytes(*filled.state);
       peak = std::max(peak, filled.bytes_peak);
-      entries_before += filled.entries;
+      live_before += filled.live_bytes;
     }
     peak = std::max(peak, shared + ledger.bytes_peak - std::min(before, ledger.bytes_peak));
     result->kv_peak_bytes = std::max(result->kv_peak_bytes, peak);
@@ -143,9 +143,8 @@ class SpeedRuns::Sequences {
     if (test.n_prompt > 0) return;
     const LaneShape& shape = done[0].state->lanes->shape();
     // A step reads its own entry too.
-    const uint64_t own = shape.lanes() * test.parallel;
-    result->kv_read_bytes =
-        chosen > 0 ? chosen : (entries_before + entries_after + own) / 2 * shape.EntryBytes();
+    const uint64_t own = shape.lanes() * test.parallel * shape.EntryBytes();
+    result->kv_read_bytes = chosen > 0 ? chosen : (live_before + live_after + own) / 2;
   }
 
   Engine& engine_;

@@ -56,6 +56,12 @@ constexpr Option kMustafarOptions[] = {
      .choices = "page|exact",
      .help = "prune pages of 64 tokens, or every row as it leaves the window (slow)"},
     kWhen,
+    {.name = "score",
+     .type = OptionType::kChoice,
+     .value = "magnitude",
+     .choices = "magnitude|query",
+     .help =
+         "what stays of a key: its largest elements, or those that the last queries weigh most"},
     kFor,
     kLayers,
 };
@@ -158,7 +164,16 @@ void ReadMustafar(const OptionValues& values, EncodingRule* rule, SealRule* seal
   } else {
     rule->thousandths = Thousandths(values);
   }
+  rule->by_query = values.Text("score") == "query";
+  if (rule->by_query && !rule->keys) {
+    Fail(Code::kUsage, "{}: score=query weighs keys: leave it, or for=v", values.where());
+  }
   seals->by_row = values.Text("mode") == "exact";
+  if (seals->by_row && rule->by_query) {
+    Fail(Code::kUsage,
+         "{}: score=query is taken once for a page, mode=exact prunes row by row: give mode=page",
+         values.where());
+  }
   if (!seals->by_row) return;
   if (rule->codec == Codec::kSparseI8) {
     Fail(Code::kUsage,
@@ -236,6 +251,7 @@ std::string NameOf(const EncodingRule& rule, const SealRule& seals) {
                     : rule.codec == Codec::kSparseF16 ? "type=f16"
                                                       : "type=bf16");
   }
+  if (rule.by_query) words.emplace_back("score=query");
   if (rule.recent > 0) {
     words.push_back(fmt::format("recent={}", rule.recent));
     if (seals.by_row) {

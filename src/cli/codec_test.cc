@@ -114,6 +114,8 @@ TEST(Mustafar, RefusesWithTheOptionTheReasonAndARemedy) {
   EXPECT_THAT(refusal("mustafar:keep=0"), HasSubstr("keep"));
   EXPECT_THAT(refusal("mustafar:keep=20,sparsity=0.5"), HasSubstr("exclude each other"));
   EXPECT_THAT(refusal("mustafar:sparsty=0.5"), HasSubstr("sparsity"));
+  EXPECT_THAT(refusal("mustafar:score=query,for=v"), HasSubstr("score=query weighs keys"));
+  EXPECT_THAT(refusal("mustafar:score=query,mode=exact"), HasSubstr("give mode=page"));
   EXPECT_THAT(refusal("mustafar:type=q8"), HasSubstr("bf16|f16|i8"));
   EXPECT_THAT(refusal("mustafar:layers=5-2"), HasSubstr("layers=\"5-2\": one layer or a range"));
   EXPECT_THAT(refusal("mustafar:layers=a"), HasSubstr("a range A-B"));
@@ -138,6 +140,8 @@ TEST(Mustafar, PrintsWhatItWasAskedFor) {
             "mustafar:sparsity=0.75,type=bf16,recent=64,mode=exact");
   EXPECT_EQ(name({"mustafar:for=k", "q4:for=v,recent=32"}),
             "k=mustafar:sparsity=0.5,type=bf16,recent=32,v=q4:recent=32");
+  EXPECT_EQ(name({"mustafar:score=query"}),
+            "mustafar:sparsity=0.5,type=bf16,score=query,recent=32");
   EXPECT_EQ(name({"mustafar:layers=2-5"}),
             "f16+mustafar:sparsity=0.5,type=bf16,recent=32,layers=2-5");
   EXPECT_EQ(name({"q8:layers=0-3"}), "f16+q8:layers=0-3");

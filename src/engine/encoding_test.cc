@@ -184,6 +184,28 @@ TEST(SealedEngine, PrefixesServeAtTheirPointsAndWhereNothingIsSealedBehind) {
   bench.ExpectEmptyWithoutPrefixes();
 }
 
+// What queries made of channels is part of a state: it serves at its end alone.
+TEST(SealedEngine, StatesThatCountQueriesServeWhereTheyEnd) {
+  for (const bool at_prompt_end : {false, true}) {
+    EngineOptions options = Options("none", 128);
+    options.encoding = Sparse({.recent = 32, .at_prompt_end = at_prompt_end});
+    options.encoding.rules[0].by_query = true;
+    Bench bench(options);
+    const Tokens document = RandomTokens(400, 5);
+    EXPECT_EQ(bench.Ask(document, 90).tokens, Cold(options, document, 90));
+    for (const uint32_t shared : {384u, 300u, 256u, 100u}) {
+      const Tokens prompt =
+          Joined(Tokens(document.begin(), document.begin() + shared), RandomTokens(9, shared));
+      const Generation again = bench.Ask(prompt, 90);
+      EXPECT_EQ(again.tokens, Cold(options, prompt, 90)) << shared;
+      EXPECT_EQ(again.cached_tokens, at_prompt_end ? 0 : shared / 128 * 128) << shared;
+    }
+    options.chunk = 7;
+    EXPECT_EQ(Cold(options, document, 90), bench.Ask(document, 90).tokens);
+    bench.ExpectEmptyWithoutPrefixes();
+  }
+}
+
 TEST(SealedEngine, RequestsThatBeginAlikeReadTheirBeginningOnce) {
   EngineOptions options = Options("none", 128);
   Bench bench(options);

@@ -417,6 +417,7 @@ void Engine::Finish(std::unique_ptr<Sequence> sequence, StopReason reason, std::
   }
   if (s.state) {
     g.entries = s.state->lanes->n_entries();
+    g.live_bytes = s.state->lanes->live_bytes();
     g.entries_dropped = s.state->lanes->dropped();
     if (s.state->policy) g.reads = s.state->policy->reads();
     if (s.request.track) {

@@ -104,6 +104,7 @@ struct Generation {
   uint32_t cached_tokens = 0;                 // of these, taken from an earlier prompt's lanes
   uint32_t n_parked = 0;                      // times it gave up its lanes and read again
   uint64_t entries = 0, entries_dropped = 0;  // at the end, all lanes
+  uint64_t live_bytes = 0;                    // that these entries need
   std::unique_ptr<SequenceState> state;       // when the request asked to keep it
   uint64_t bytes_end = 0;                     // of its lanes, when the request asked to track them
   KvTrack track;

@@ -54,7 +54,8 @@ class TinyModel : public Model {
         if (query_sink && shown > 0) query_sink(s, layer, block.Slice(n - shown, shown));
         while (const uint32_t rows = cursor.BlockRows(layer)) {
           const uint32_t first = cursor.n_appended(layer);
-          cursor.Append(layer, block.Slice(first, rows), block.Slice(first, rows));
+          const Rows part = block.Slice(first, rows);
+          cursor.Append(layer, part, part, part);
           LaneView lanes[] = {cursor.View(layer, 0), cursor.View(layer, 1)};
           if (segment.chooses) view_sink(s, layer, block, lanes);
           for (uint32_t r = first; r < first + rows; ++r) {

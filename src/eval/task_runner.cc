@@ -152,11 +152,14 @@ class TaskRunner {
       for (const std::vector<TaskTokens>& tokens : tokens_) {
         longest = std::max(longest, static_cast<uint32_t>(tokens[0].context.size()));
       }
+      // Who chooses at a prompt's end does it before pages are sealed: not of a state that is
+      // whole.
+      const bool seals_at_end = engine->options().encoding.seals.at_prompt_end;
       for (Runner& runner : runners_) {
         if (runner.engine != engine.get()) continue;
         if (!runner.policy) {
           whole.push_back(&runner);
-        } else if (runner.policy->AtPromptEndOnly(longest)) {
+        } else if (runner.policy->AtPromptEndOnly(longest) && !seals_at_end) {
           members.push_back(&runner);
         } else {
           alone.push_back(&runner);
@@ -188,7 +191,9 @@ class TaskRunner {
     for (Runner* runner : whole) {
       try {
         // Without what the others recorded.
-        for (Held& h : held) h.peak_bytes = engine.Bytes(*h.state) - engine.SideBytes(*h.state);
+        for (Held& h : held) {
+          if (!members.empty()) h.peak_bytes = engine.Bytes(*h.state) - engine.SideBytes(*h.state);
+        }
         Ask(*runner, held, begin);
       } catch (const Error& error) {
         Rethrow(*runner, error);
@@ -309,6 +314,7 @@ class TaskRunner {
                         (sample.metric != Metric::kAnswer || !FindAnswer(text));
       if (g.entries > answer->entries) {
         answer->entries = g.entries;
+        answer->live_bytes = g.live_bytes;
         answer->logical = g.entries + g.entries_dropped;
       }
       answer->end_bytes = std::max(answer->end_bytes, g.bytes_end);
@@ -409,14 +415,15 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   }
 
   MemoryFigures& memory = result.memory;
-  double end = 0, logical = 0, live = 0, read = 0, pass_bytes = 0, pass_logical = 0, pass_live = 0,
-         passes = 0;
+  double end = 0, logical = 0, live = 0, live_bytes = 0, read = 0, pass_bytes = 0, pass_logical = 0,
+         pass_live = 0, passes = 0;
   for (const TaskAnswer& answer : answers) {
     memory.kv_peak_bytes = std::max(memory.kv_peak_bytes, answer.peak_bytes);
     memory.peak_entries = std::max(memory.peak_entries, answer.peak_entries);
     end += static_cast<double>(answer.end_bytes) / n;
     logical += static_cast<double>(answer.logical) / n;
     live += static_cast<double>(answer.entries) / n;
+    live_bytes += static_cast<double>(answer.live_bytes) / n;
     read += static_cast<double>(answer.read_bytes) / n;
     pass_bytes += answer.pass_bytes;
     pass_logical += answer.pass_logical;
@@ -432,7 +439,7 @@ EvalResult TaskResult(const TaskRow& row, const EvalCase& c, const EvalCase& den
   memory.logical_entries = static_cast<uint64_t>(logical);
   memory.ratio_end = live > 0 ? logical / live : 1;
   memory.ratio_mean = pass_live > 0 ? pass_logical / pass_live : memory.ratio_end;
-  memory.kv_live_bytes = static_cast<uint64_t>(live * static_cast<double>(shape.EntryBytes()));
+  memory.kv_live_bytes = static_cast<uint64_t>(live_bytes);
   memory.read_bytes_per_step = read > 0 ? static_cast<uint64_t>(read) : memory.kv_live_bytes;
   memory.bytes_per_token = logical > 0 ? end * static_cast<double>(shape.lanes()) / logical : 0;
   result.inactive = !c.reference && !result.first_drop && !c.Encodes(dense);

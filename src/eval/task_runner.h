@@ -69,12 +69,12 @@ struct TaskSetup {
 // One case on one sample, means over its questions and runs.
 struct TaskAnswer {
   double score = 0;
-  std::string output;    // of the first question
-  double generated = 0;  // tokens
-  double seconds = 0;    // of one answer
-  bool capped = false;   // some answer came to no final line before the limit
-  uint64_t logical = 0;  // entries that a dense cache would hold at the end
-  uint64_t entries = 0;  // that there are
+  std::string output;                    // of the first question
+  double generated = 0;                  // tokens
+  double seconds = 0;                    // of one answer
+  bool capped = false;                   // some answer came to no final line before the limit
+  uint64_t logical = 0;                  // entries that a dense cache would hold at the end
+  uint64_t entries = 0, live_bytes = 0;  // that there are
   uint64_t peak_bytes = 0, end_bytes = 0;
   uint32_t peak_entries = 0;
   double byte_seconds = 0;

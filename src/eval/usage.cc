@@ -36,13 +36,13 @@ MemoryFigures UsageMeter::Figures(const LaneSet& lanes) const {
   m.logical_entries = shape.lanes() * lanes.next_position();
   // An entry that was packed has its position beside it.
   const uint64_t beside = lanes.dropped() > 0 ? sizeof(uint32_t) : 0;
-  m.kv_live_bytes = m.live_entries * (shape.EntryBytes() + beside);
+  m.kv_live_bytes = lanes.live_bytes() + m.live_entries * beside;
   m.bytes_per_token =
       static_cast<double>(m.kv_end_bytes) / static_cast<double>(lanes.next_position());
   m.peak_entries = ledger.entries_peak_per_lane;
   m.ratio_end = Ratio(m.logical_entries, m.live_entries);
   m.ratio_mean = Ratio(logical_sum_, live_sum_);
-  m.read_bytes_per_step = reads_ ? reads_->bytes : m.live_entries * shape.EntryBytes();
+  m.read_bytes_per_step = reads_ ? reads_->bytes : lanes.live_bytes();
   for (int use = 0; use < kPlaneUses; ++use) {
     if (ledger.bytes_by_use[use] == 0) continue;
     m.by_owner[std::string(Name(static_cast<PlaneUse>(use)))] = ledger.bytes_by_use[use];

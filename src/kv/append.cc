@@ -1,5 +1,7 @@
 // The append cursor: rows into aligned tail pages. Pages are taken first, for all heads of a layer,
 // because taking a plane may move others; then rows are encoded in parallel.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -38,7 +40,7 @@ uint32_t AppendCursor::BlockRows(uint32_t layer) const {
   return std::min(left, end - seen);
 }
 
-void AppendCursor::Append(uint32_t layer, Rows k, Rows v) {
+void AppendCursor::Append(uint32_t layer, Rows k, Rows v, Rows q) {
   const uint32_t done = n_appended(layer), n = BlockRows(layer);
   CHECK_MSG(n > 0, "layer {} was appended already", layer);
   CHECK_MSG(k.count == n && v.count == n, "{} and {} rows in a block of {}", k.count, v.count, n);
@@ -47,6 +49,10 @@ void AppendCursor::Append(uint32_t layer, Rows k, Rows v) {
                        first_position_ + done);
   }
   store_->AppendRows(*set_, layer, first_position_ + done, k, v);
+  if (set_->shape().seals.by_query) {
+    CHECK(q.count == n);
+    Store::CountQueries(*set_, layer, first_position_ + done, q);
+  }
   appended_[layer - set_->shape().first_layer] += n;
 }
 
@@ -124,6 +130,27 @@ void Store::GrowTail(LaneSet& set, size_t lane_index, uint32_t first, uint32_t n
   }
   lane.n_entries += n_rows;
   entries_peak_per_lane_ = std::max(entries_peak_per_lane_, lane.n_entries);
+}
+
+// In the order of positions and heads, so that sums do not depend on the passes.
+void Store::CountQueries(LaneSet& set, uint32_t layer, uint32_t first, Rows q) {
+  const LaneShape& shape = set.shape_;
+  const size_t dim = shape.head_dim, group = q.dim / (dim * shape.n_kv_heads);
+  CHECK(group > 0 && q.dim == group * dim * shape.n_kv_heads);
+  for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
+    const size_t lane = set.LaneIndex(layer, head);
+    const std::span<float> open = set.QuerySums(lane, false), complete = set.QuerySums(lane, true);
+    for (uint32_t r = 0; r < q.count; ++r) {
+      if ((first + r) % kQueryBlock == 0) {
+        std::copy(open.begin(), open.end(), complete.begin());
+        std::fill(open.begin(), open.end(), 0.0f);
+      }
+      const float* row = q.row(r) + head * group * dim;
+      for (size_t g = 0; g < group; ++g, row += dim) {
+        for (size_t c = 0; c < dim; ++c) open[c] += std::abs(row[c]);
+      }
+    }
+  }
 }
 
 void Store::AppendRows(LaneSet& set, uint32_t layer, uint32_t first, Rows k, Rows v) {

@@ -36,18 +36,21 @@ LayerEncodings ResolveEncoding(const Encoding& encoding, uint32_t n_layers, uint
   const PlaneForm k = encoding.k, v = encoding.v;
   LayerEncodings resolved;
   resolved.layers.assign(n_layers, {.k = {k, k}, .v = {v, v}});
-  bool seals = false;
+  bool seals = false, by_query = false;
   for (const EncodingRule& rule : encoding.rules) {
     CheckRule(rule, n_layers, head_dim);
     const PlaneLife life = LifeOf(rule, head_dim);
     for (uint32_t layer = rule.first_layer; layer < n_layers && rule.Covers(layer); ++layer) {
       if (life.seals() && window(layer) > 0 && window(layer) <= kShortWindow) continue;
       if (rule.keys) resolved.layers[layer].k = life;
+      resolved.layers[layer].k.by_query |= rule.keys && rule.by_query;
+      by_query |= rule.keys && rule.by_query;
       if (rule.values) resolved.layers[layer].v = life;
       seals |= life.seals();
     }
   }
   if (seals) resolved.seals = encoding.seals;
+  resolved.seals.by_query = by_query;
   return resolved;
 }
 

@@ -19,6 +19,8 @@ namespace kvasir {
 struct PlaneLife {
   PlaneForm open;    // that rows are appended in
   PlaneForm sealed;  // that a page takes when it is sealed; the same: none
+  // Of sparse keys: an element counts by what the last queries made of its channel.
+  bool by_query = false;
   bool seals() const { return !(open == sealed); }
   bool operator==(const PlaneLife&) const = default;
 };
@@ -29,11 +31,15 @@ struct LayerForms {
   bool operator==(const LayerForms&) const = default;
 };
 
+// Queries are counted in blocks of so many positions; windows are multiples of it.
+inline constexpr uint32_t kQueryBlock = 32;
+
 // When pages are sealed, and how; the same for all lanes of a set.
 struct SealRule {
   uint32_t recent = 0;         // W, a multiple of 32; 0: nothing is sealed
   bool at_prompt_end = false;  // nothing before the prompt's end
   bool by_row = false;         // a row is pruned in place as soon as it leaves the window
+  bool by_query = false;       // some layer's keys are chosen by queries, which append brings
 
   // Positions below are sealed once `n` tokens were seen; a multiple of 64.
   uint32_t End(uint64_t n) const {
@@ -57,6 +63,7 @@ struct EncodingRule {
   Codec open = Codec::kF16;  // with a window: the form inside it
   uint32_t thousandths = 0;  // of a sparse codec: removed, if keep is 0
   uint16_t keep = 0;         // of a sparse codec: channels that stay of every row
+  bool by_query = false;     // of sparse keys: as in PlaneLife
 
   bool Covers(uint32_t layer) const { return first_layer <= layer && layer <= last_layer; }
   bool operator==(const EncodingRule&) const = default;

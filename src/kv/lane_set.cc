@@ -19,6 +19,20 @@ uint64_t LaneSet::n_entries() const {
   return n;
 }
 
+uint64_t LaneSet::live_bytes() const {
+  uint64_t bytes = 0;
+  for (const Lane& lane : lanes_) {
+    for (const std::vector<PageRef>* pages : {&lane.body, &lane.tail}) {
+      for (const PageRef& page : *pages) {
+        const uint64_t of_page =
+            PlaneBytes(page.k_form, shape_.head_dim) + PlaneBytes(page.v_form, shape_.head_dim);
+        bytes += page.n_live() * (of_page / kPageEntries);
+      }
+    }
+  }
+  return bytes;
+}
+
 uint32_t LaneSet::max_entries_per_lane() const {
   uint32_t most = 0;
   for (const Lane& lane : lanes_) most = std::max(most, lane.n_entries);
@@ -47,9 +61,10 @@ void LaneSet::Protect(uint32_t begin, uint32_t end) {
 }
 
 uint64_t LaneSet::table_bytes() const {
-  uint64_t bytes =
-      sizeof(LaneSet) + lanes_.capacity() * sizeof(Lane) + views_.capacity() * sizeof(ViewCache) +
-      protected_.capacity() * sizeof(protected_[0]) + owners_.capacity() * sizeof(OwnerRun);
+  uint64_t bytes = sizeof(LaneSet) + lanes_.capacity() * sizeof(Lane) +
+                   views_.capacity() * sizeof(ViewCache) +
+                   protected_.capacity() * sizeof(protected_[0]) +
+                   owners_.capacity() * sizeof(OwnerRun) + query_sums_.capacity() * sizeof(float);
   for (const Lane& lane : lanes_) {
     bytes += (lane.body.capacity() + lane.tail.capacity()) * sizeof(PageRef);
   }

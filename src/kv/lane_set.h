@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -94,6 +95,8 @@ class LaneSet {
   // Position the next appended row gets: the number of tokens seen, whatever was dropped.
   uint32_t next_position() const { return next_position_; }
   uint64_t n_entries() const;  // live, over all lanes
+  // What these need in the forms they have, without the rest of their pages.
+  uint64_t live_bytes() const;
   uint32_t max_entries_per_lane() const;
   uint64_t dropped() const { return dropped_; }
   bool frozen() const { return frozen_; }
@@ -103,8 +106,11 @@ class LaneSet {
   // Positions below are sealed.
   uint32_t sealed_end() const { return sealing_ ? shape_.seals.End(next_position_) : 0; }
   // Whether a lane set with the first `position` positions can be made of this one: it has dropped
-  // nothing, and what is sealed of it would be of the other.
+  // nothing, what is sealed of it would be of the other, and neither are queries behind counted nor
+  // rows pruned for them.
   bool CanCutAt(uint32_t position) const {
+    const bool as_it_is = shape_.seals.by_query || (sealing_ && shape_.seals.by_row);
+    if (as_it_is && position != next_position_) return false;
     return dropped_ == 0 && position <= next_position_ &&
            (!sealing_ || shape_.seals.End(position) == sealed_end());
   }
@@ -138,6 +144,12 @@ class LaneSet {
   LayerForms FormsOf(size_t lane) const {
     return shape_.Forms(shape_.first_layer + static_cast<uint32_t>(lane / shape_.n_kv_heads));
   }
+  // Sums of |q| of a lane by channel, over the query heads that read it and the positions of the
+  // last full block of 32 (complete), and of the block that is being read (open).
+  std::span<float> QuerySums(size_t lane, bool complete) {
+    const size_t dim = shape_.head_dim;
+    return std::span(query_sums_).subspan((2 * lane + complete) * dim, dim);
+  }
   bool HasLayer(uint32_t layer) const {
     return layer >= shape_.first_layer && layer - shape_.first_layer < shape_.n_layers;
   }
@@ -162,6 +174,7 @@ class LaneSet {
   bool lent_ = false;       // its pages are shared together with their places in the grant
   bool appending_ = false;  // a cursor is open
   bool sealing_ = false;
+  std::vector<float> query_sums_;  // none unless the seal rule asks for them
   mutable std::vector<ViewCache> views_;
 };
 

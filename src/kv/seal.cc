@@ -93,8 +93,8 @@ PageRef Store::TakeSealed(LaneSet& set, size_t lane, const PageRef& page) {
 }
 
 // Returns how many rows had no finite scale.
-size_t Store::SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, uint64_t live,
-                        PlaneId from, PlaneId to) {
+size_t Store::SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, const float* weights,
+                        uint64_t live, PlaneId from, PlaneId to) {
   if (from == to) return 0;
   const uint8_t* open = pool_.Address(from);
   uint8_t* const sealed = pool_.Address(to);
@@ -114,7 +114,17 @@ size_t Store::SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, uin
     return 0;
   }
   const auto& pack = keys ? kernels.pack_k : kernels.pack_v;
-  return pack[life.sealed.index()](open, life.sealed.Shape(head_dim), nullptr, sealed);
+  return pack[life.sealed.index()](open, life.sealed.Shape(head_dim), weights, sealed);
+}
+
+// Of the last 32 queries at a multiple of 32, where windows end; else of the last 32 to 63.
+std::vector<float> Store::QueryWeights(LaneSet& set, size_t lane, uint32_t n_seen) {
+  const std::span<const float> open = set.QuerySums(lane, false);
+  const std::span<const float> complete = set.QuerySums(lane, true);
+  std::vector<float> weights(open.begin(), open.end());
+  if (n_seen % kQueryBlock == 0) return weights;
+  for (size_t c = 0; c < weights.size(); ++c) weights[c] += complete[c];
+  return weights;
 }
 
 void Store::SealLanes(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t n_seen) {
@@ -137,8 +147,11 @@ void Store::SealLanes(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t 
     const LayerForms forms = set.FormsOf(s.lane);
     const PageRef& from = set.lanes_[s.lane].tail[s.page];
     const uint32_t dim = set.shape_.head_dim;
-    s.nonfinite = SealPlane(forms.k, dim, /*keys=*/true, from.live, from.k, s.to.k) +
-                  SealPlane(forms.v, dim, /*keys=*/false, from.live, from.v, s.to.v);
+    std::vector<float> weights;
+    if (forms.k.by_query) weights = QueryWeights(set, s.lane, n_seen);
+    const float* const of_keys = weights.empty() ? nullptr : weights.data();
+    s.nonfinite = SealPlane(forms.k, dim, /*keys=*/true, of_keys, from.live, from.k, s.to.k) +
+                  SealPlane(forms.v, dim, /*keys=*/false, nullptr, from.live, from.v, s.to.v);
   };
   if (workers_ != nullptr && sealings.size() >= kParallelPages) {
     workers_->Run(sealings.size(), seal);
@@ -203,7 +216,11 @@ void Store::StartSealing(LaneSetHandle& handle) {
   LaneSet& set = Changeable(handle);
   if (set.sealing_ || set.shape_.seals.recent == 0) return;
   set.sealing_ = true;
-  SealLanes(set, 0, set.lanes_.size(), set.next_position_);
+  // Layer by layer: no more than one is there in both forms.
+  const size_t heads = set.shape_.n_kv_heads;
+  for (size_t lane = 0; lane < set.lanes_.size(); lane += heads) {
+    SealLanes(set, lane, heads, set.next_position_);
+  }
   const SealRule& rule = set.shape_.seals;
   if (rule.by_row && set.next_position_ > rule.recent) {
     PruneRows(set, 0, set.lanes_.size(), set.sealed_end(), set.next_position_ - rule.recent);

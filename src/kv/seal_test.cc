@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <random>
 
 #include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/sparse_plane.h"
 #include "kv/store.h"
 #include "kv/testing.h"
 
@@ -79,6 +82,19 @@ std::vector<std::vector<uint8_t>> PageBytes(const Store& store, const LaneSet& s
   return pages;
 }
 
+// What CheckPlane says of planes from outside.
+void CheckSparsePlanes(const LaneView& view) {
+  for (uint32_t i = 0; i < view.n_pages; ++i) {
+    const PageView& page = view.pages[i];
+    for (const bool keys : {true, false}) {
+      const PlaneForm form = keys ? page.k_form : page.v_form;
+      if (!IsSparse(form.codec)) continue;
+      const std::span plane(keys ? page.k : page.v, PlaneBytes(form, view.head_dim));
+      EXPECT_EQ(CheckPlane(form, view.head_dim, keys, plane), nullptr);
+    }
+  }
+}
+
 class Seals : public testing::Test {
  protected:
   LaneSetHandle Create(Store& store, const LaneShape& shape, const Growth& growth) {
@@ -136,6 +152,7 @@ TEST_F(Seals, BytesDoNotDependOnThePasses) {
         AppendNext(store, set, rows, std::min(block, 500 - set->next_position()));
       }
       store.CheckIntegrity();
+      CheckSparsePlanes(store.View(*set, 1, 1));
       const auto bytes = PageBytes(store, *set);
       if (expected.empty()) {
         expected = bytes;
@@ -296,16 +313,22 @@ TEST_F(Seals, ExactModePrunesEveryRowAtTheStepThatItLeavesTheWindow) {
 }
 
 TEST_F(Seals, AtAPromptsEndAllPagesBehindTheWindowAreSealedAndTheirRoomGoesBack) {
-  LaneShape shape = ShapeFor(kBoth);
+  LaneShape shape = ShapeFor(kBoth, 4);
   shape.seals.at_prompt_end = true;
-  Store store(64 * kMiB, kernels_, nullptr);
+  Store store(4 * kMiB, kernels_, nullptr);
   SequenceRows rows(shape, 700);
   const Growth growth = {.tokens = 700, .prompt = 600};
   LaneSetHandle set = Create(store, shape, growth);
   AppendNext(store, set, rows, 600);
   EXPECT_EQ(set->sealed_end(), 0u);
   EXPECT_EQ(store.ledger().bytes_by_use[static_cast<size_t>(PlaneUse::kSparseBF16)], 0u);
+  const uint64_t committed = store.ledger().bytes_committed, dense = store.ledger().bytes;
   store.StartSealing(set);
+  // One of four layers was there in both forms.
+  const auto sparse = static_cast<size_t>(PlaneUse::kSparseBF16);
+  EXPECT_EQ(store.ledger().bytes_peak, dense + store.ledger().bytes_by_use[sparse] / 4);
+  // Slabs of dense planes go back to the system.
+  EXPECT_LT(store.ledger().bytes_committed, committed * 7 / 10);
   store.Shrink(set, MaxDemand(shape, {.tokens = 700}));
   EXPECT_EQ(set->sealed_end(), 512u);
   EXPECT_EQ(store.ledger().bytes_reserved, MaxDemand(shape, {.tokens = 700}).bytes());
@@ -313,7 +336,7 @@ TEST_F(Seals, AtAPromptsEndAllPagesBehindTheWindowAreSealedAndTheirRoomGoesBack)
   AppendNext(store, set, rows, 100);
   store.CheckIntegrity();
   // The same entries as of a set that seals all the while.
-  LaneShape stream = ShapeFor(kBoth);
+  LaneShape stream = ShapeFor(kBoth, 4);
   LaneSetHandle other = Create(store, stream, {.tokens = 700});
   AppendNext(store, other, rows, 700);
   EXPECT_TRUE(PageBytes(store, *set) == PageBytes(store, *other));
@@ -344,6 +367,175 @@ TEST_F(Seals, DroppedFromAtAPromptsEndTheyArePackedAfterwards) {
   }
   // 57 entries below 512 where nine pages were.
   EXPECT_LE(set->lane(0, 0).body.size(), 2u);
+}
+
+// Keys by |k| times the sum of |q| over 32 queries and the heads that read them; values by
+// magnitude.
+TEST_F(Seals, KeysMayBeChosenByTheQueriesThatSeeThem) {
+  LaneShape shape = ShapeFor(kBoth);
+  shape.layers[0].k.by_query = shape.seals.by_query = true;
+  constexpr uint32_t kGroup = 3, kAll = 300;
+  std::mt19937 rng(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> q(size_t{kAll} * 2 * kGroup * 64);
+  for (size_t i = 0; i < q.size(); ++i) q[i] = normal(rng) * static_cast<float>(1 + i % 7);
+  const Rows queries{q.data(), kAll, 2 * kGroup * 64, 2 * kGroup * 64};
+  SequenceRows rows(shape, kAll);
+  std::vector<std::vector<uint8_t>> expected_bytes;
+  for (const uint32_t block : {1u, 50u, 300u}) {
+    Store store(64 * kMiB, kernels_, nullptr);
+    LaneSetHandle set = Create(store, shape, {.tokens = kAll});
+    while (set->next_position() < kAll) {
+      AppendCursor cursor = store.Append(set, std::min(block, kAll - set->next_position()));
+      const uint32_t first = cursor.first_position();
+      while (const uint32_t n = cursor.BlockRows(0)) {
+        const uint32_t at = first + cursor.n_appended(0);
+        cursor.Append(0, rows.layer(0).k().Slice(at, n), rows.layer(0).v().Slice(at, n),
+                      queries.Slice(at, n));
+      }
+      cursor.Finish();
+    }
+    EXPECT_FALSE(set->CanCutAt(299));
+    EXPECT_TRUE(set->CanCutAt(300));
+    for (uint32_t head = 0; head < 2; ++head) {
+      const std::vector<DecodedEntry> entries = Entries(store, set, head);
+      for (uint32_t p = 0; p < 256; ++p) {
+        // Sealed when 64 (p / 64 + 1) + 32 tokens were seen.
+        const uint32_t seen = 64 * (p / 64 + 1) + 32;
+        const DecodedEntry whole = rows.layer(0).Entry(kernels_, p, head, p);
+        std::vector<float> weighted(64);
+        for (uint32_t c = 0; c < 64; ++c) {
+          float w = 0;
+          for (uint32_t i = seen - 32; i < seen; ++i) {
+            for (uint32_t g = 0; g < kGroup; ++g) {
+              w += std::abs(queries.row(i)[(head * kGroup + g) * 64 + c]);
+            }
+          }
+          weighted[c] = std::abs(whole.k[c]) * w;
+        }
+        const std::vector<float> kept = Pruned(weighted, 20);
+        for (uint32_t c = 0; c < 64; ++c) {
+          ASSERT_EQ(entries[p].k[c], kept[c] != 0 ? whole.k[c] : 0) << p << " " << c;
+        }
+        ASSERT_EQ(entries[p].v, Pruned(whole.v, 20));
+      }
+    }
+    const auto bytes = PageBytes(store, *set);
+    if (expected_bytes.empty()) expected_bytes = bytes;
+    EXPECT_TRUE(bytes == expected_bytes);
+  }
+}
+
+// Rows of which some hold NaN and infinity, and are dropped before or after they are sealed.
+class Poisoned {
+ public:
+  Poisoned(const LaneShape& shape, uint32_t n, std::mt19937& rng) : rows_(shape, n, rng), bad_(n) {
+    for (uint32_t i = 0; i < n; ++i) {
+      bad_[i] = rng() % 3 == 0;
+      if (!bad_[i]) continue;
+      for (uint32_t c = i % 5; c < rows_.k().dim; c += 3) {
+        rows_.k().row(i)[c] = c % 2 == 0 ? NAN : INFINITY;
+        rows_.v().row(i)[c] = NAN;
+      }
+    }
+  }
+  RandomRows& rows() { return rows_; }
+  bool bad(uint32_t i) const { return bad_[i]; }
+
+ private:
+  RandomRows rows_;
+  std::vector<bool> bad_;
+};
+
+// softmax(q K^T) V over the entries, in double.
+std::vector<double> Oracle(const std::vector<DecodedEntry>& entries, const float* q, uint32_t dim) {
+  std::vector<double> scores, out(dim);
+  double most = -INFINITY, sum = 0;
+  for (const DecodedEntry& entry : entries) {
+    double score = 0;
+    for (uint32_t c = 0; c < dim; ++c) score += double{q[c]} * entry.k[c];
+    scores.push_back(score);
+    most = std::max(most, score);
+  }
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const double p = std::exp(scores[i] - most);
+    sum += p;
+    for (uint32_t c = 0; c < dim; ++c) out[c] += p * entries[i].v[c];
+  }
+  for (double& x : out) x /= sum;
+  return out;
+}
+
+TEST_F(Seals, WhatIsDeadNeverLeaksIntoAttention) {
+  const SealCase cases[] = {
+      kBoth,
+      {{Codec::kBF16, PlaneForm(Codec::kSparseI8, 20)}, {Codec::kBF16, Sparse(40)}, 64, 32},
+      {{Codec::kF16, PlaneForm(Codec::kSparseF16, 24)}, {Codec::kF16, Codec::kF16}, 80, 64}};
+  Workers workers(2);
+  uint32_t seed = 1;
+  for (const SealCase& c : cases) {
+    const LaneShape shape = ShapeFor(c, 1, 1);
+    std::mt19937 rng(seed++);
+    Store store(64 * kMiB, kernels_, nullptr);
+    constexpr uint32_t kAll = 700;
+    Poisoned rows(shape, kAll, rng);
+    const Growth growth = {.tokens = kAll, .cap = kAll, .rows = kAll};
+    LaneSetHandle set = Create(store, shape, growth);
+    AttentionScratch scratch(workers.size(), 1, c.head_dim, Compute::kExact);
+    std::vector<float> q(c.head_dim), out(c.head_dim + 16);
+    std::normal_distribution<float> normal;
+    uint32_t sealed_deaths = 0, forks = 0;
+    while (set->next_position() < kAll) {
+      const uint32_t first = set->next_position();
+      const uint32_t n = std::min<uint32_t>(1 + rng() % 90, kAll - first);
+      AppendCursor cursor = store.Append(set, n);
+      while (const uint32_t block = cursor.BlockRows(0)) {
+        const uint32_t at = first + cursor.n_appended(0);
+        cursor.Append(0, rows.rows().k().Slice(at, block), rows.rows().v().Slice(at, block));
+      }
+      cursor.Finish();
+      // Most poisoned rows go now, some once they are sealed; the others now and then.
+      std::vector<uint32_t> drops;
+      const std::vector<DecodedEntry> held = Entries(store, set, 0);
+      const bool late = rng() % 3 == 0;
+      for (uint32_t i = 0; i < held.size(); ++i) {
+        const bool bad = rows.bad(held[i].position);
+        const bool sealed = held[i].position < set->sealed_end();
+        if (bad ? (!late || sealed) : rng() % 9 == 0) {
+          drops.push_back(i);
+          sealed_deaths += bad && sealed;
+        }
+      }
+      store.Commit(set, Drop(0, 0, drops));
+      if (rng() % 4 == 0) {  // goes on as a fork of itself
+        LaneSetHandle fork = store.Fork(
+            set, ForkDemand(shape, set->next_position(), kAll - set->next_position(), growth));
+        if (fork) {
+          set = std::move(fork);
+          ++forks;
+        }
+      }
+      store.CheckIntegrity();
+      std::vector<DecodedEntry> entries = Entries(store, set, 0);
+      if (std::any_of(entries.begin(), entries.end(),
+                      [&](const DecodedEntry& e) { return rows.bad(e.position); }) ||
+          entries.empty()) {
+        continue;
+      }
+      for (float& x : q) x = normal(rng);
+      const AttentionJob job = {.lane = store.View(*set, 0, 0),
+                                .q = q.data(),
+                                .out = out.data(),
+                                .row_stride = c.head_dim,
+                                .rows = 1,
+                                .first_position = set->next_position()};
+      Attention(kernels_, workers, {&job, 1}, scratch);
+      const std::vector<double> expected = Oracle(entries, q.data(), c.head_dim);
+      for (uint32_t i = 0; i < c.head_dim; ++i) ASSERT_NEAR(out[i], expected[i], 2e-5);
+    }
+    EXPECT_GT(sealed_deaths, 0u);
+    EXPECT_GT(forks, 0u);
+  }
 }
 
 TEST_F(Seals, AForkAndACutHaveTheBytesOfASetOfTheirOwn) {

@@ -50,6 +50,7 @@ LaneSetHandle Store::Create(const LaneShape& shape, LaneRole role, const Demand&
   set->side_bytes_ = demand.side_bytes();
   set->packs_ = demand.positions() > 0;
   set->sealing_ = shape.seals.recent > 0 && !shape.seals.at_prompt_end;
+  if (shape.seals.by_query) set->query_sums_.assign(shape.lanes() * 2 * shape.head_dim, 0.0f);
   set->lanes_.resize(shape.lanes());
   set->views_.resize(shape.lanes());
   return Adopt(std::move(set));
@@ -77,6 +78,7 @@ std::unique_ptr<LaneSet> Store::BeginFork(LaneSet& parent, const Demand& own, bo
   set->role_ = parent.role_;
   set->packs_ = own.positions() > 0;
   set->sealing_ = parent.sealing_;
+  set->query_sums_ = parent.query_sums_;
   set->lanes_.resize(parent.lanes_.size());
   set->views_.resize(parent.lanes_.size());
   return set;

@@ -72,8 +72,8 @@ class AppendCursor {
   uint32_t n_appended(uint32_t layer) const;
   uint32_t BlockRows(uint32_t layer) const;
   // The next BlockRows(layer) rows. k, v: n_kv_heads * head_dim floats each, keys as they are to be
-  // stored (after RoPE).
-  void Append(uint32_t layer, Rows k, Rows v);
+  // stored (after RoPE). q: the same rows' queries, of all heads, if the seal rule is by_query.
+  void Append(uint32_t layer, Rows k, Rows v, Rows q = {});
   // The lane with the rows appended so far; valid until the store's next append or commit.
   LaneView View(uint32_t layer, uint32_t head) const;
   void Finish();  // CHECKs that every layer was appended
@@ -185,6 +185,7 @@ class Store {
 
   // append.cc
   void AppendRows(LaneSet& set, uint32_t layer, uint32_t first, Rows k, Rows v);
+  static void CountQueries(LaneSet& set, uint32_t layer, uint32_t first, Rows q);
   void GrowTail(LaneSet& set, size_t lane, uint32_t first, uint32_t n_rows);
   void CopyOpenPage(LaneSet& set, size_t lane, PageRef& page);
   PlaneId TakePlane(LaneSet& set, PlaneForm form);
@@ -195,8 +196,9 @@ class Store {
   void SealBehind(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t n_seen);
   void SealLanes(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t n_seen);
   PageRef TakeSealed(LaneSet& set, size_t lane, const PageRef& page);
-  size_t SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, uint64_t live, PlaneId from,
-                   PlaneId to);
+  size_t SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, const float* weights,
+                   uint64_t live, PlaneId from, PlaneId to);
+  static std::vector<float> QueryWeights(LaneSet& set, size_t lane, uint32_t n_seen);
   void PruneRows(LaneSet& set, size_t first_lane, size_t n_lanes, uint32_t begin, uint32_t end);
 
   // commit.cc

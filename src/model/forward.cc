@@ -292,7 +292,8 @@ void Transformer::AppendAndAttend(std::span<const Segment> segments, uint32_t la
       blocks_.emplace_back(begin, begin + n);
       if (n == 0) continue;
       cursor.Append(layer, k_.First(n_rows_).Slice(span.row + begin, n),
-                    v_.First(n_rows_).Slice(span.row + begin, n));
+                    v_.First(n_rows_).Slice(span.row + begin, n),
+                    q_.First(n_rows_).Slice(span.row + begin, n));
       more |= begin + n < span.n;
     }
     // Views are taken after all appends: an append may move the planes of another sequence.
