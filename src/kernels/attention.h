@@ -5,9 +5,10 @@
 //   - A query at position p sees entries at positions <= p. They are cut into parts by position:
 //     part i covers [i * w, (i + 1) * w) with w = 512 * 2^k, the smallest k with p / w <= 64.
 //   - A score is one FMA chain over ascending channels of (q * scale * log2 e) and K, in f32. Over
-//     q8 and q4 keys Compute::kFast rounds q to 16 bits with one scale per row, and the chain is
-//     one over blocks of 32 channels, whose products are summed in integers
-//     (PlaneKernels::integer_scores). Codec and compute decide this, never the number of rows.
+//     integer keys Compute::kFast rounds q to 16 bits with one scale per row, and the chain is one
+//     over blocks of channels (32 of q8 and q4, all of sparse int8), whose products are summed in
+//     integers (PlaneKernels::integer_scores). Codec and compute decide this, never the number of
+//     rows.
 //   - Inside a part: m = the exact maximum of its visible scores; weights 2^(s - m); their sum and
 //     the weighted rows of V are added entry after entry in ascending position. Entries that are
 //     dead, hidden, later or behind the window are skipped. An empty part is skipped.

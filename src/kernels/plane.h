@@ -24,7 +24,8 @@
 //
 //            values      64 k w bytes   K: channel after channel, in each the entries that keep it,
 //                                       ascending; V: row after row, k values in channel order
-//            scales      128 bytes      f16 [64], one per entry; sparse i8 alone: x = scale * q
+//            scales      128 bytes      f16 [64], one per entry; sparse i8 alone: x = scale * q,
+//                                       so that a scale of NaN makes NaN of a whole row
 //            bitmaps     512 ceil(dim / 64) bytes of 64-bit words
 //                                       K: [dim], bit e of word c: entry e keeps channel c;
 //                                       V: [64][ceil(dim / 64)], bit j of word i: channel 64 i + j

@@ -1,10 +1,10 @@
 // Per-target pieces of the KV codecs and of attention; kernels/attention.h and kv/ are what callers
 // use. Tables of function pointers are indexed by Codec.
 //
-// For every codec an element has one f32 value (q8: f32(q) * f32(scale); q4: that, exact, plus
-// f32(min), rounded once), and a kernel of a codec gives the bits of the f32 kernel on the expanded
-// plane: callers choose by speed alone. Scores of integer keys by integer products are another sum
-// with its own rule (integer_scores).
+// For every codec an element has one f32 value (q8, sparse i8: f32(q) * f32(scale); q4: that,
+// exact, plus f32(min), rounded once; +0 what a sparse plane does not keep), and a kernel of a
+// codec gives the bits of the f32 kernel on the expanded plane: callers choose by speed alone.
+// Scores of integer keys by integer products are another sum with its own rule (integer_scores).
 #pragma once
 
 #include <stddef.h>
@@ -59,8 +59,8 @@ struct PlaneKernels {
   // none, expand its planes first.
   void (*scores[kCodecs])(const float* q, size_t q_stride, size_t n, const uint8_t* plane,
                           PlaneShape shape, const uint8_t* next, float* scores, size_t stride);
-  // Scores of integer keys (q8, q4): the products of 32 channels are summed in integers, exactly,
-  // and join the chain of the score in ascending order of blocks b,
+  // Scores of integer keys: the products of 32 channels (sparse i8: of all) are summed in integers,
+  // exactly, and join the chain of the score in ascending order of blocks b,
   //   s = MulAdd(float(dot of q and the keys' integers), scale[b][e], s)
   //   s = MulAdd(min[b][e], sums[b], s)    q4 alone
   // and the score is s * (the row's scale).

@@ -205,6 +205,10 @@ TEST_P(SparseTest, BrokenRowsStayVisiblyBroken) {
         EXPECT_EQ(broken, form.codec == Codec::kSparseI8 ? 4u : 0u);
         EXPECT_EQ(CheckPlane(form, dim, keys, plane), nullptr);
         const std::vector<float> out = Expand(form, plane, dim, keys);
+        const std::vector<float> values = ref::Expand(form, plane.data(), dim, keys);
+        for (size_t i = 0; i < out.size(); ++i) {
+          ASSERT_TRUE(out[i] == values[i] || (std::isnan(out[i]) && std::isnan(values[i])));
+        }
         EXPECT_FALSE(std::isfinite(out[keys ? (dim - 1) * 64 + 20 : 20 * dim + dim - 1]));
         EXPECT_FALSE(std::isfinite(out[keys ? dim / 2 * 64 + 21 : 21 * dim + dim / 2]));
         for (size_t c = 0; c < dim; ++c) {

@@ -26,8 +26,9 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 // A lane in any codec whose dead slots decode to NaN, and its live keys as the codec returns them.
 class CodecLane {
  public:
-  CodecLane(Codec codec, uint32_t dim, uint32_t n, const Kernels& kernels, uint32_t seed)
+  CodecLane(PlaneForm form, uint32_t dim, uint32_t n, const Kernels& kernels, uint32_t seed)
       : dim_(dim) {
+    const Codec codec = IsSparse(form.codec) ? SparseSource(form.codec) : form.codec;
     std::mt19937 rng(seed);
     std::normal_distribution<float> normal;
     const size_t stride = (dim + 15) / 16 * 16;
@@ -36,7 +37,7 @@ class CodecLane {
       planes_.emplace_back(PlaneBytes(codec, dim) + 64);
       positions_.emplace_back(kPageEntries);
       PageView page;
-      page.k_form = page.v_form = codec;
+      page.k_form = page.v_form = form;
       page.filled = static_cast<uint8_t>(1 + rng() % kPageEntries);
       for (uint32_t slot = 0; slot < page.filled; ++slot, ++position) {
         for (uint32_t c = 0; c < dim; ++c) row[c] = normal(rng);
@@ -48,8 +49,14 @@ class CodecLane {
         positions_.back()[slot] = position;
         if (live) page.live |= uint64_t{1} << slot;
       }
-      kernels.planes.expand_k[static_cast<size_t>(codec)](planes_.back().data(), dim,
-                                                          expanded.data());
+      if (IsSparse(form.codec)) {
+        const std::vector<uint8_t> dense = std::move(planes_.back());
+        planes_.back().assign(PlaneBytes(form, dim) + 64, 0xff);
+        kernels.planes.pack_k[form.index()](dense.data(), form.Shape(dim), nullptr,
+                                            planes_.back().data());
+      }
+      kernels.planes.expand_k[form.index()](planes_.back().data(), form.Shape(dim),
+                                            expanded.data());
       for (uint32_t slot = 0; slot < page.filled; ++slot) {
         std::vector<double> key(dim);
         for (uint32_t c = 0; c < dim; ++c) key[c] = expanded[c * kPageEntries + slot];
@@ -154,9 +161,13 @@ INSTANTIATE_TEST_SUITE_P(Targets, SweepTest, testing::ValuesIn(AvailableKernels(
 
 TEST_P(SweepTest, SumsAreThoseOfPlainLoops) {
   std::mt19937 rng(1);
-  for (const Codec codec : {Codec::kF32, Codec::kF16, Codec::kBF16, Codec::kQ8, Codec::kQ4}) {
-    for (const uint32_t dim : {8u, 64u, 80u}) {
-      const CodecLane lane(codec, dim, 200, kernels(), dim);
+  for (const uint32_t dim : {8u, 64u, 80u}) {
+    const auto half = static_cast<uint16_t>(dim / 2);
+    for (const PlaneForm form :
+         {PlaneForm(Codec::kF32), PlaneForm(Codec::kF16), PlaneForm(Codec::kBF16),
+          PlaneForm(Codec::kQ8), PlaneForm(Codec::kQ4), PlaneForm(Codec::kSparseBF16, half),
+          PlaneForm(Codec::kSparseI8, half)}) {
+      const CodecLane lane(form, dim, 200, kernels(), dim);
       for (const uint32_t group : {1u, 2u, 4u, 8u}) {
         // More rows than a tile holds, the last one at the last entry.
         const uint32_t n = 80 / group + 3;
@@ -165,7 +176,7 @@ TEST_P(SweepTest, SumsAreThoseOfPlainLoops) {
         for (const bool causal : {false, true}) {
           EXPECT_THAT(Sums(lane, rows, group, causal, {}),
                       Pointwise(FloatNear(2e-5f), ReferenceSums(lane, rows, causal, {})))
-              << "codec " << static_cast<int>(codec) << " dim " << dim << " group " << group;
+              << "codec " << form.index() << " dim " << dim << " group " << group;
         }
       }
     }

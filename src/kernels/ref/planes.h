@@ -87,6 +87,10 @@ inline std::vector<float> Expand(PlaneForm form, const uint8_t* plane, size_t di
     } else if (SparseBit(form, plane, dim, keys, slot, c)) {
       out[i] = SparseValue(form, plane, slot, at);
       at += SparseValueBytes(form.codec);
+    } else if (form.codec == Codec::kSparseI8) {
+      uint16_t scale = 0;
+      std::memcpy(&scale, plane + SparseScalesAt(form) + 2 * slot, sizeof(scale));
+      out[i] = 0 * F16ToF32(scale);
     }
   }
   return out;
