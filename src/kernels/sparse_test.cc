@@ -55,7 +55,7 @@ std::vector<uint8_t> Dense(Codec sparse, size_t dim, bool keys, uint32_t seed) {
     rows[8 * dim + c] = 127.0f;  // a scale without rounding
     rows[9 * dim + c] = static_cast<float>(c) + 0.5f;
   }
-  std::vector<uint8_t> plane(64 * dim * 2);
+  std::vector<uint8_t> plane(64 * dim * 2 + 64);
   for (size_t e = 0; e < 64; ++e) {
     for (size_t c = 0; c < dim; ++c) {
       const float x = rows[e * dim + c];
