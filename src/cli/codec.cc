@@ -19,11 +19,15 @@ static_assert(std::size(kCodecNames) == kDenseCodecs);
 constexpr Option kFor = {
     .name = "for", .type = OptionType::kChoice, .choices = "k|v", .help = "only keys or values"};
 constexpr Option kLayers = {.name = "layers", .help = "only layers A-B, counted from 0"};
-constexpr Option kRecent = {.name = "recent",
-                            .type = OptionType::kCount,
-                            .min = 32,
-                            .max = 65536,
-                            .help = "newest tokens that stay dense, a multiple of 32"};
+// `value`: empty where there is no window unless it is asked for.
+constexpr Option Recent(std::string_view value) {
+  return {.name = "recent",
+          .type = OptionType::kCount,
+          .min = 32,
+          .max = 65536,
+          .value = value,
+          .help = "newest tokens that stay dense, a multiple of 32"};
+}
 constexpr Option kWhen = {.name = "when",
                           .type = OptionType::kChoice,
                           .value = "stream",
@@ -31,7 +35,7 @@ constexpr Option kWhen = {.name = "when",
                           .help = "encode while a prompt is read, or at its end"};
 
 constexpr Option kDenseOptions[] = {kFor, kLayers};
-constexpr Option kQuantizedOptions[] = {kFor, kLayers, kRecent, kWhen};
+constexpr Option kQuantizedOptions[] = {kFor, kLayers, Recent(""), kWhen};
 constexpr Option kMustafarOptions[] = {
     {.name = "sparsity", .value = "0.5", .help = "fraction removed of every row, 0.100 to 0.950"},
     {.name = "keep",
@@ -44,12 +48,7 @@ constexpr Option kMustafarOptions[] = {
      .value = "bf16",
      .choices = "bf16|f16|i8",
      .help = "of the elements kept"},
-    {.name = "recent",
-     .type = OptionType::kCount,
-     .min = 32,
-     .max = 65536,
-     .value = "32",
-     .help = kRecent.help},
+    Recent("32"),
     {.name = "mode",
      .type = OptionType::kChoice,
      .value = "page",

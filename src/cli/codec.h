@@ -28,7 +28,7 @@ std::string KeysName(const Encoding& encoding);
 std::string ValuesName(const Encoding& encoding);
 
 // From --kv-codec, -ctk and -ctv; `otherwise` for what none of them names. What depends on the
-// model is checked by EncodedLanes. Errors: kUsage (an unknown codec with the list, planes named
+// model is checked by LanesOf. Errors: kUsage (an unknown codec with the list, planes named
 // twice, values outside their limits, options that exclude each other).
 Encoding ParseCodecs(const Arguments& args, Codec otherwise);
 // From values of --kv-codec alone.

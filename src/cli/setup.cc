@@ -195,13 +195,11 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
     : opened_(opened), kernels_(ChooseKernels(args)), workers_(ChooseThreads(args)) {
   const OptionValues& values = args.values();
   const bool exact = values.Text("compute") == "f32";
-  encoding_ = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
-
   EngineOptions options;
   if (policy || values.Has("kv-policy")) {
     options.policy = policy ? *policy : values.Text("kv-policy");
   }
-  options.encoding = encoding_;
+  options.encoding = ParseCodecs(args, exact ? Codec::kF32 : Codec::kF16);
   options.context = values.Given("ctx-size") ? static_cast<uint32_t>(values.Count("ctx-size")) : 0;
   options.step_tokens = static_cast<uint32_t>(values.Count("step-tokens"));
   options.chunk = static_cast<uint32_t>(values.Count("chunk"));
@@ -216,7 +214,7 @@ Session::Session(const Arguments& args, OpenedModel& opened, bool batch,
   // A policy that contradicts itself is refused before weights are read.
   const ModelConfig& config = opened.file().config();
   MakePolicy(options.policy, {.memory_bytes = options.kv_memory_explicit ? options.kv_memory : 0,
-                              .shape = LanesOf(config, encoding_),
+                              .shape = LanesOf(config, options.encoding),
                               .facts = FactsOf(config)});
 
   // Scratch for a pass grows with its rows: one prompt needs no more than a chunk.

@@ -75,7 +75,7 @@ class Session {
   const Kernels& kernels() const { return kernels_; }
   Workers& workers() { return workers_; }
   const Model& model() const { return *model_; }
-  const Encoding& encoding() const { return encoding_; }
+  const Encoding& encoding() const { return engine_->options().encoding; }
   // Says on standard error what was decided without being asked (the budget, a seed); once.
   void PrintNotices();
   void AddNotice(std::string line) { notices_.push_back(std::move(line)); }
@@ -84,7 +84,6 @@ class Session {
   OpenedModel& opened_;
   const Kernels& kernels_;
   Workers workers_;
-  Encoding encoding_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;
   std::vector<std::string> notices_;

@@ -7,8 +7,7 @@
 // brings its value back. The second heads see nothing and say nothing.
 //
 // How      The residual has four blocks: the token, a constant, the token before, the answer.
-// Turning
-//          by positions is used where it is fast (the first 24 pairs of a head, theta 10^10):
+//          Rotation by positions is used where it is fast (the first 24 pairs, theta 10^10):
 //          queries are turned back by one position, so the sum of cosines is largest one position
 //          away. Keys are compared in channels that turn by less than 10^-6 a position. Scores that
 //          should win win by 60 and more, so that what loses weighs nothing in f32.

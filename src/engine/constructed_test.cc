@@ -105,6 +105,12 @@ class Policies : public ConstructedTest, public ::testing::WithParamInterface<Ca
       CHECK(!result.error);
       return result;
     }
+    // The state behind a request that generates nothing.
+    Generation Read(Request request) {
+      request.max_tokens = 0;
+      request.keep_state = true;
+      return Run(std::move(request));
+    }
     Engine engine;
   };
   // The token that means nothing between context and question is the one before the key.
@@ -123,11 +129,7 @@ TEST_P(Policies, ManyQuestionsOfOneStateAreAnsweredAsComputed) {
   for (const uint32_t budget : {16u, 120u, 400u}) {
     const Text text(budget);
     Session session(Spec(budget));
-    Request read;
-    read.tokens = text.tokens;
-    read.max_tokens = 0;
-    read.keep_state = true;
-    const Generation context = session.Run(std::move(read));
+    const Generation context = session.Read({.tokens = text.tokens});
     const std::set<uint32_t> alive = Alive(session, *context.state);
     session.engine.Freeze(*context.state);
     for (size_t i = 0; i < kPairs; ++i) {
@@ -152,11 +154,7 @@ TEST_P(Policies, AQuestionThatEndsThePromptIsAnsweredAsComputed) {
   for (const uint32_t budget : {16u, 100u}) {
     const Text text(3);
     Session session(Spec(budget));
-    Request read;
-    read.tokens = text.tokens;
-    read.max_tokens = 0;
-    read.keep_state = true;
-    const Generation context = session.Run(std::move(read));
+    const Generation context = session.Read({.tokens = text.tokens});
     const std::set<uint32_t> alive = Alive(session, *context.state);
     for (size_t i = 0; i < kPairs; i += 3) {
       Request ask;
@@ -184,10 +182,7 @@ TEST_P(WritingPolicies, WhatWasWrittenIsAnsweredAsComputed) {
       request.forced = text.tokens;
       return request;
     };
-    Request read = write();
-    read.max_tokens = 0;
-    read.keep_state = true;
-    const Generation written = session.Run(std::move(read));
+    const Generation written = session.Read(write());
     const std::set<uint32_t> alive = Alive(session, *written.state);
     const bool hides = written.reads.has_value();
     session.engine.Freeze(*written.state);

@@ -12,8 +12,8 @@
 namespace kvasir {
 namespace {
 
-using testing::LetterTokenizer;
-using testing::TinyModel;
+using testing::Bench;
+using testing::Greedy;
 
 using Tokens = std::vector<int32_t>;
 
@@ -47,52 +47,11 @@ Tokens Joined(Tokens a, const Tokens& b) {
   return a;
 }
 
-class Bench {
- public:
-  explicit Bench(const EngineOptions& options)
-      : model_(64, 2048), engine_(model_, &tokenizer_, BestKernels(), workers_, options) {}
-  Engine& engine() { return engine_; }
-
-  static Request Greedy(Tokens tokens, uint32_t max_tokens) {
-    Request request;
-    request.tokens = std::move(tokens);
-    request.max_tokens = max_tokens;
-    request.sampling.temperature = 0;
-    request.ignore_eos = true;
-    return request;
-  }
-  std::shared_ptr<std::optional<Generation>> Start(Request request) {
-    auto result = std::make_shared<std::optional<Generation>>();
-    request.on_done = [result](Generation g) { *result = std::move(g); };
-    engine_.Submit(std::move(request));
-    return result;
-  }
-  Generation Ask(Request request) {
-    const auto result = Start(std::move(request));
-    engine_.RunUntilIdle();
-    engine_.CheckIntegrity();
-    return std::move(**result);
-  }
-  Generation Ask(Tokens tokens, uint32_t max_tokens = 20) {
-    return Ask(Greedy(std::move(tokens), max_tokens));
-  }
-  void ExpectEmptyWithoutPrefixes() {
-    engine_.DropPrefixes();
-    engine_.CheckIntegrity();
-    EXPECT_EQ(engine_.ledger().bytes, 0u);
-    EXPECT_EQ(engine_.ledger().bytes_reserved, 0u);
-  }
-
- private:
-  TinyModel model_;
-  LetterTokenizer tokenizer_;
-  Workers workers_{2};
-  Engine engine_;
-};
+constexpr uint32_t kContext = 2048;
 
 Tokens Cold(EngineOptions options, const Tokens& prompt, uint32_t max_tokens = 20) {
   options.prefix_interval = 0;
-  return Bench(options).Ask(prompt, max_tokens).tokens;
+  return Bench(options, kContext).Ask(prompt, max_tokens).tokens;
 }
 
 TEST(SealedEngine, AnswersDoNotDependOnChunksOrNeighbours) {
@@ -110,10 +69,10 @@ TEST(SealedEngine, AnswersDoNotDependOnChunksOrNeighbours) {
       options.chunk = 64;
       EXPECT_EQ(Cold(options, a, 150), alone_a);
       options.chunk = 7;
-      Bench bench(options);
-      const auto first = bench.Start(Bench::Greedy(a, 150));
+      Bench bench(options, kContext);
+      const auto first = bench.Start(Greedy(a, 150));
       for (int i = 0; i < 20; ++i) bench.engine().Step();
-      const auto second = bench.Start(Bench::Greedy(b, 150));
+      const auto second = bench.Start(Greedy(b, 150));
       bench.engine().RunUntilIdle();
       EXPECT_EQ((*first)->tokens, alone_a);
       EXPECT_EQ((*second)->tokens, alone_b);
@@ -142,13 +101,13 @@ TEST(SealedEngine, ExactModeGivesTheSameAnswersInAnyCompany) {
   const Tokens a = RandomTokens(170, 1), b = RandomTokens(90, 2);
   const Tokens alone = Cold(options, a, 100);
   options.chunk = 11;
-  Bench bench(options);
-  const auto first = bench.Start(Bench::Greedy(a, 100));
-  const auto second = bench.Start(Bench::Greedy(b, 100));
+  Bench bench(options, kContext);
+  const auto first = bench.Start(Greedy(a, 100));
+  const auto second = bench.Start(Greedy(b, 100));
   bench.engine().RunUntilIdle();
   EXPECT_EQ((*first)->tokens, alone);
   // Tokens that are given in one pass are pruned one by one.
-  Request given = Bench::Greedy(a, 40);
+  Request given = Greedy(a, 40);
   given.forced = Tokens(alone.begin(), alone.begin() + 60);
   EXPECT_EQ(bench.Ask(std::move(given)).tokens, Tokens(alone.begin() + 60, alone.end()));
   bench.ExpectEmptyWithoutPrefixes();
@@ -156,9 +115,9 @@ TEST(SealedEngine, ExactModeGivesTheSameAnswersInAnyCompany) {
 
 TEST(SealedEngine, PrefixesServeAtTheirPointsAndWhereNothingIsSealedBehind) {
   EngineOptions options = Options("none", 128);
-  Bench bench(options);
+  Bench bench(options, kContext);
   const Tokens document = RandomTokens(400, 5);
-  const Generation first = bench.Ask(document);
+  const Generation first = bench.Ask(document, 20);
   EXPECT_EQ(first.cached_tokens, 0u);
   EXPECT_EQ(first.tokens, Cold(options, document));
   struct Case {
@@ -190,7 +149,7 @@ TEST(SealedEngine, StatesThatCountQueriesServeWhereTheyEnd) {
     EngineOptions options = Options("none", 128);
     options.encoding = Sparse({.recent = 32, .at_prompt_end = at_prompt_end});
     options.encoding.rules[0].by_query = true;
-    Bench bench(options);
+    Bench bench(options, kContext);
     const Tokens document = RandomTokens(400, 5);
     EXPECT_EQ(bench.Ask(document, 90).tokens, Cold(options, document, 90));
     for (const uint32_t shared : {384u, 300u, 256u, 100u}) {
@@ -208,13 +167,13 @@ TEST(SealedEngine, StatesThatCountQueriesServeWhereTheyEnd) {
 
 TEST(SealedEngine, RequestsThatBeginAlikeReadTheirBeginningOnce) {
   EngineOptions options = Options("none", 128);
-  Bench bench(options);
+  Bench bench(options, kContext);
   const Tokens document = RandomTokens(300, 6);
   std::vector<std::shared_ptr<std::optional<Generation>>> results;
   std::vector<Tokens> prompts;
   for (uint32_t i = 0; i < 4; ++i) {
     prompts.push_back(i < 2 ? document : Joined(document, RandomTokens(50, i)));
-    results.push_back(bench.Start(Bench::Greedy(prompts.back(), 30)));
+    results.push_back(bench.Start(Greedy(prompts.back(), 30)));
     bench.engine().Step();
   }
   bench.engine().RunUntilIdle();
@@ -233,7 +192,7 @@ TEST(SealedEngine, PrefixesServeUnderPoliciesToo) {
                              "keydiff:budget=1000,block=64", "knorm:budget=150,block=16"}) {
     SCOPED_TRACE(policy);
     EngineOptions options = Options(policy, 64);
-    Bench bench(options);
+    Bench bench(options, kContext);
     const Tokens document = RandomTokens(300, 8);
     uint64_t cached = 0;
     for (const size_t n : {300, 120, 299, 250, 300}) {
@@ -251,10 +210,10 @@ TEST(SealedEngine, PrefixesServeUnderPoliciesToo) {
 TEST(SealedEngine, WhatWaitsForThePromptsEndIsNotShared) {
   EngineOptions options = Options("none", 64);
   options.encoding = Sparse({.recent = 32, .at_prompt_end = true});
-  Bench bench(options);
+  Bench bench(options, kContext);
   const Tokens document = RandomTokens(300, 8);
-  const Generation first = bench.Ask(document);
-  const Generation again = bench.Ask(document);
+  const Generation first = bench.Ask(document, 20);
+  const Generation again = bench.Ask(document, 20);
   EXPECT_EQ(again.cached_tokens, 0u);
   EXPECT_EQ(again.tokens, first.tokens);
   bench.ExpectEmptyWithoutPrefixes();
@@ -264,8 +223,8 @@ TEST(SealedEngine, ADensePromptsRoomGoesBackAtItsEnd) {
   EngineOptions options = Options();
   const auto reserved = [&](bool at_prompt_end, uint64_t* in_prompt) {
     options.encoding = Sparse({.recent = 32, .at_prompt_end = at_prompt_end});
-    Bench bench(options);
-    const auto result = bench.Start(Bench::Greedy(RandomTokens(600, 3), 40));
+    Bench bench(options, kContext);
+    const auto result = bench.Start(Greedy(RandomTokens(600, 3), 40));
     bench.engine().Step();
     *in_prompt = bench.engine().ledger().bytes_reserved;
     uint64_t after = 0;
@@ -289,9 +248,9 @@ TEST(SealedEngine, ParkedSequencesWriteTheSameText) {
   const Tokens alone_a = Cold(options, a, 1500), alone_b = Cold(options, b, 1500);
   // Room for one of them at its full length, and a little more.
   options.kv_memory = 320 << 10;
-  Bench bench(options);
-  const auto first = bench.Start(Bench::Greedy(a, 1500));
-  const auto second = bench.Start(Bench::Greedy(b, 1500));
+  Bench bench(options, kContext);
+  const auto first = bench.Start(Greedy(a, 1500));
+  const auto second = bench.Start(Greedy(b, 1500));
   bench.engine().RunUntilIdle();
   bench.engine().CheckIntegrity();
   EXPECT_EQ((*first)->tokens, alone_a);
@@ -305,14 +264,14 @@ TEST(SealedEngine, QuestionsForkAStateWithoutChangingIt) {
     for (const char* policy : {"none", "keydiff:budget=100,block=32"}) {
       EngineOptions options = Options(policy);
       options.encoding = Sparse({.recent = 32, .at_prompt_end = at_prompt_end});
-      Bench bench(options);
-      Request read = Bench::Greedy(RandomTokens(350, 4), 0);
+      Bench bench(options, kContext);
+      Request read = Greedy(RandomTokens(350, 4), 0);
       read.keep_state = true;
       const Generation context = bench.Ask(std::move(read));
       std::vector<Tokens> answers;
       for (int round = 0; round < 2; ++round) {
         for (uint32_t i = 0; i < 3; ++i) {
-          Request question = Bench::Greedy(RandomTokens(20 + 40 * i, i), 150 * i + 10);
+          Request question = Greedy(RandomTokens(20 + 40 * i, i), 150 * i + 10);
           question.fork_of = context.state.get();
           answers.push_back(bench.Ask(std::move(question)).tokens);
         }

@@ -13,6 +13,8 @@
 namespace kvasir {
 namespace {
 
+using testing::Bench;
+using testing::Greedy;
 using testing::LetterTokenizer;
 using testing::TinyModel;
 
@@ -41,56 +43,6 @@ Tokens Joined(Tokens a, const Tokens& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
 }
-
-// An engine with all that it stands on.
-class Bench {
- public:
-  explicit Bench(const EngineOptions& options, uint32_t context = 512)
-      : model_(64, context), engine_(model_, &tokenizer_, BestKernels(), workers_, options) {}
-
-  Engine& engine() { return engine_; }
-  TinyModel& model() { return model_; }
-
-  static Request Greedy(Tokens tokens, uint32_t max_tokens) {
-    Request request;
-    request.tokens = std::move(tokens);
-    request.max_tokens = max_tokens;
-    request.sampling.temperature = 0;
-    request.ignore_eos = true;
-    return request;
-  }
-  // Its result is at the returned place once it is done.
-  std::shared_ptr<std::optional<Generation>> Start(Request request) {
-    auto result = std::make_shared<std::optional<Generation>>();
-    request.on_done = [result](Generation g) { *result = std::move(g); };
-    last_id = engine_.Submit(std::move(request));
-    return result;
-  }
-  Generation Ask(Request request) {
-    const auto result = Start(std::move(request));
-    engine_.RunUntilIdle();
-    engine_.CheckIntegrity();
-    return std::move(**result);
-  }
-  Generation Ask(Tokens tokens, uint32_t max_tokens = 10) {
-    return Ask(Greedy(std::move(tokens), max_tokens));
-  }
-  void ExpectEmptyWithoutPrefixes() {
-    engine_.DropPrefixes();
-    engine_.CheckIntegrity();
-    EXPECT_EQ(engine_.ledger().bytes, 0u);
-    EXPECT_EQ(engine_.ledger().bytes_reserved, 0u);
-    EXPECT_EQ(engine_.ledger().bytes_committed, 0u);
-  }
-
-  RequestId last_id = 0;
-
- private:
-  TinyModel model_;
-  LetterTokenizer tokenizer_;
-  Workers workers_{2};
-  Engine engine_;
-};
 
 // A state that begins behind a cut must have seen all that its policy judges by.
 TEST(Prefixes, WhatAPolicyRecordsDoesNotDependOnThem) {
@@ -148,11 +100,11 @@ TEST(Prefixes, AnAnswerIsPartOfTheNextPromptsPrefix) {
 
 TEST(Prefixes, OtherSaltsShareNothing) {
   Bench bench(Options());
-  Request salted = Bench::Greedy(Count(100, 7), 4);
+  Request salted = Greedy(Count(100, 7), 4);
   salted.salt = "a";
   bench.Ask(std::move(salted));
   EXPECT_EQ(bench.Ask(Count(100, 7), 4).cached_tokens, 0u);
-  Request same = Bench::Greedy(Count(100, 7), 4);
+  Request same = Greedy(Count(100, 7), 4);
   same.salt = "a";
   EXPECT_EQ(bench.Ask(std::move(same)).cached_tokens, 99u);
 }
@@ -215,8 +167,8 @@ TEST(Prefixes, WhatAddsUpFromTheStartIsNeverBegunInTheMiddle) {
   bench.ExpectEmptyWithoutPrefixes();
   // Nor does anybody wait for what is running and cannot be shared.
   for (const size_t common : {60, 70}) {
-    bench.Start(Bench::Greedy(Joined(Count(common, 5), Tokens(70, 3)), 4));
-    bench.Start(Bench::Greedy(Joined(Count(common, 5), Tokens(30, 39)), 4));
+    bench.Start(Greedy(Joined(Count(common, 5), Tokens(70, 3)), 4));
+    bench.Start(Greedy(Joined(Count(common, 5), Tokens(30, 39)), 4));
     bench.engine().Step();
     EXPECT_EQ(bench.engine().n_running(), common == 60 ? 2u : 1u);
     bench.engine().RunUntilIdle();
@@ -243,7 +195,7 @@ TEST(Prefixes, RequestsUnderAPolicyOfTheirOwnShareNothing) {
   bench.Ask(document);
   for (const char* spec : {"keydiff:budget=95,block=16", "keydiff:budget=96,block=32",
                            "keydiff:budget=96,block=16,sink=1", "knorm:budget=96,block=16"}) {
-    Request request = Bench::Greedy(document, 4);
+    Request request = Greedy(document, 4);
     request.policy = MakePolicy(spec, {.shape = bench.model().MainLanes({Codec::kF32, Codec::kF32}),
                                        .facts = FactsOf(bench.model().config())});
     EXPECT_EQ(bench.Ask(std::move(request)).cached_tokens, 0u) << spec;
@@ -255,7 +207,7 @@ TEST(Prefixes, DroppedLanesServeOnlyWhoPinsTheSame) {
   Bench bench(Options("keydiff:budget=96,block=16"));
   const Tokens document = Count(200, 7);
   const auto ask = [&](std::vector<PositionSpan> pinned) {
-    Request request = Bench::Greedy(document, 4);
+    Request request = Greedy(document, 4);
     request.pinned = std::move(pinned);
     return bench.Ask(std::move(request)).cached_tokens;
   };
@@ -269,9 +221,9 @@ TEST(Prefixes, DroppedLanesServeOnlyWhoPinsTheSame) {
 TEST(Prefixes, WhoBeginsLikeARunningPromptWaitsForIt) {
   Bench bench(Options());
   const Tokens document = Count(300, 7);
-  const auto a = bench.Start(Bench::Greedy(Joined(document, {1, 2}), 8));
-  const auto b = bench.Start(Bench::Greedy(Joined(document, {3, 4}), 8));
-  const auto c = bench.Start(Bench::Greedy(Count(30, 11), 8));  // overtakes b
+  const auto a = bench.Start(Greedy(Joined(document, {1, 2}), 8));
+  const auto b = bench.Start(Greedy(Joined(document, {3, 4}), 8));
+  const auto c = bench.Start(Greedy(Count(30, 11), 8));  // overtakes b
   bench.engine().RunUntilIdle();
   EXPECT_EQ((*a)->cached_tokens, 0u);
   EXPECT_EQ((*b)->cached_tokens, 300u);
@@ -286,7 +238,7 @@ TEST(Prefixes, ManyChoicesReadOnePrompt) {
     const Tokens prompt = Count(200, 7);
     std::vector<std::shared_ptr<std::optional<Generation>>> choices;
     for (uint64_t seed = 0; seed < 4; ++seed) {
-      Request request = Bench::Greedy(prompt, 8);
+      Request request = Greedy(prompt, 8);
       request.sampling.temperature = 1;
       request.sampling.seed = seed;
       choices.push_back(bench.Start(std::move(request)));
@@ -295,7 +247,7 @@ TEST(Prefixes, ManyChoicesReadOnePrompt) {
     const uint64_t again = *policy == 0 ? 1 : 8;  // tokens of the prompt that each has to read
     EXPECT_EQ(bench.model().rows, 200 + 3 * again + 4 * 7) << policy;
     for (uint64_t seed = 0; seed < 4; ++seed) {
-      Request request = Bench::Greedy(prompt, 8);
+      Request request = Greedy(prompt, 8);
       request.sampling.temperature = 1;
       request.sampling.seed = seed;
       EXPECT_EQ((*choices[seed])->tokens, Bench(Options(policy, 0)).Ask(std::move(request)).tokens);
@@ -326,7 +278,7 @@ TEST(Prefixes, GiveWayToRequestsTheLeastUsefulFirst) {
 TEST(Prefixes, ACancelledPromptLeavesWhatItHasRead) {
   Bench bench(Options());
   const Tokens prompt = Count(300, 7);
-  bench.Start(Bench::Greedy(prompt, 8));
+  bench.Start(Greedy(prompt, 8));
   ASSERT_TRUE(bench.engine().Step());
   bench.engine().Cancel(bench.last_id);
   EXPECT_EQ(bench.Ask(prompt, 8).cached_tokens, 48u);
@@ -337,7 +289,7 @@ TEST(Prefixes, PromptLogprobsReadThePromptWhole) {
   Bench bench(Options());
   const Tokens prompt = Count(100, 7);
   bench.Ask(prompt, 1);
-  Request scored = Bench::Greedy(prompt, 1);
+  Request scored = Greedy(prompt, 1);
   scored.prompt_logprobs = 2;
   scored.logprobs = 3;
   const Generation g = bench.Ask(std::move(scored));
@@ -354,7 +306,7 @@ TEST(Prefixes, PromptLogprobsReadThePromptWhole) {
   // Teacher-forced: the same token by token.
   Bench alone(Options("", 0));
   Tokens begin(prompt.begin(), prompt.begin() + 50);
-  Request one = Bench::Greedy(begin, 1);
+  Request one = Greedy(begin, 1);
   one.logprobs = 40;
   const Generation next = alone.Ask(std::move(one));
   for (const auto& [id, logprob] : next.logprobs[0].top) {
@@ -369,7 +321,7 @@ class Parking : public ::testing::TestWithParam<const char*> {};
 TEST_P(Parking, AnswersAreTheSameAndTheOldestIsNeverParked) {
   EngineOptions options = Options(GetParam(), 64);
   const auto request = [](int32_t i) {
-    Request r = Bench::Greedy(Count(20 + static_cast<size_t>(i) * 9, 3 + i), 1500);
+    Request r = Greedy(Count(20 + static_cast<size_t>(i) * 9, 3 + i), 1500);
     r.sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
     r.sampling.seed = static_cast<uint64_t>(i);
     return r;
@@ -432,7 +384,7 @@ TEST_P(PrefixStress, AnswersAreThoseOfAColdEngine) {
     };
     std::vector<Asked> asked;
     const auto make = [](const Asked& a) {
-      Request request = Bench::Greedy(a.prompt, a.n);
+      Request request = Greedy(a.prompt, a.n);
       request.sampling.temperature = a.seed % 2 == 0 ? 0.0f : 0.9f;
       request.sampling.seed = a.seed;
       request.pinned = a.pinned;
@@ -490,8 +442,8 @@ TEST(Admission, WhoWaitsTooLongIsRefusedAndSaysWhy) {
   EngineOptions options = Options("", 0);
   options.max_sequences = 1;
   Bench bench(options);
-  bench.Start(Bench::Greedy(Count(30, 3), 100));
-  Request late = Bench::Greedy(Count(30, 5), 4);
+  bench.Start(Greedy(Count(30, 3), 100));
+  Request late = Greedy(Count(30, 5), 4);
   late.admit_by = std::chrono::steady_clock::now();
   const auto refused = bench.Start(std::move(late));
   bench.engine().Step();
@@ -504,7 +456,7 @@ TEST(Admission, WhoWaitsTooLongIsRefusedAndSaysWhy) {
 TEST(Admission, StopTokensEndAnAnswer) {
   Bench bench(Options());
   const Generation whole = bench.Ask(Count(40, 3), 20);
-  Request stopped = Bench::Greedy(Count(40, 3), 20);
+  Request stopped = Greedy(Count(40, 3), 20);
   stopped.stop_tokens = {whole.tokens[5]};
   stopped.logprobs = 1;
   const auto first = std::find(whole.tokens.begin(), whole.tokens.end(), whole.tokens[5]);

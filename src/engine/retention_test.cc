@@ -14,6 +14,7 @@
 namespace kvasir {
 namespace {
 
+using testing::Greedy;
 using testing::LetterTokenizer;
 using testing::TinyModel;
 
@@ -26,20 +27,12 @@ Tokens RandomTokens(size_t n, uint32_t vocabulary, uint32_t seed) {
   return tokens;
 }
 
-Request Greedy(Tokens tokens, uint32_t max_tokens) {
-  Request request;
-  request.tokens = std::move(tokens);
-  request.max_tokens = max_tokens;
-  request.sampling.temperature = 0;
-  request.ignore_eos = true;
-  return request;
-}
-
 // Two layers, four query heads over two KV heads, random weights.
-class SmallModel {
+class SmallModel : public testing::Client {
  public:
   explicit SmallModel(const std::string& policy, uint32_t prefix_interval = 0)
-      : file_(ModelFile::Open(std::string(KVASIR_SOURCE_DIR) + "/src/model/testdata/llama_gqa2")),
+      : Client(engine_),
+        file_(ModelFile::Open(std::string(KVASIR_SOURCE_DIR) + "/src/model/testdata/llama_gqa2")),
         model_(Model::Load(file_, BestKernels(), workers_,
                            {.compute = Compute::kFast, .max_rows = 64})),
         engine_(*model_, nullptr, BestKernels(), workers_,
@@ -52,18 +45,6 @@ class SmallModel {
   static constexpr uint32_t kVocabulary = 80;
   Engine& engine() { return engine_; }
 
-  std::shared_ptr<std::optional<Generation>> Start(Request request) {
-    auto result = std::make_shared<std::optional<Generation>>();
-    request.on_done = [result](Generation g) { *result = std::move(g); };
-    last_id = engine_.Submit(std::move(request));
-    return result;
-  }
-  Generation Ask(Request request) {
-    const auto result = Start(std::move(request));
-    engine_.RunUntilIdle();
-    engine_.CheckIntegrity();
-    return std::move(**result);
-  }
   // Logits after every token.
   std::vector<std::vector<float>> Score(const Tokens& tokens, uint32_t prompt_end) {
     std::vector<std::vector<float>> logits;
@@ -78,7 +59,6 @@ class SmallModel {
     return logits;
   }
 
-  RequestId last_id = 0;
   uint64_t dropped = 0;  // of the last Score
 
  private:

@@ -3,8 +3,13 @@
 // whatever the engine does wrong with lanes, positions, forks or neighbours changes the tokens.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cmath>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -140,6 +145,68 @@ class LetterTokenizer : public Tokenizer {
   }
   size_t vocab_size() const override { return kVocabulary; }
   bool IsControl(TokenId id) const override { return id == 0; }
+};
+
+inline Request Greedy(std::vector<int32_t> tokens, uint32_t max_tokens) {
+  Request request;
+  request.tokens = std::move(tokens);
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  request.ignore_eos = true;
+  return request;
+}
+
+// Sends requests to an engine.
+class Client {
+ public:
+  explicit Client(Engine& engine) : to_(engine) {}
+  // Its result is at the returned place once it is done.
+  std::shared_ptr<std::optional<Generation>> Start(Request request) {
+    auto result = std::make_shared<std::optional<Generation>>();
+    request.on_done = [result](Generation g) { *result = std::move(g); };
+    last_id = to_.Submit(std::move(request));
+    return result;
+  }
+  Generation Ask(Request request) {
+    const auto result = Start(std::move(request));
+    to_.RunUntilIdle();
+    to_.CheckIntegrity();
+    return std::move(**result);
+  }
+
+  RequestId last_id = 0;
+
+ private:
+  Engine& to_;
+};
+
+// The tiny model's engine with all that it stands on.
+class Bench : public Client {
+ public:
+  explicit Bench(const EngineOptions& options, uint32_t context = 512)
+      : Client(engine_),
+        model_(64, context),
+        engine_(model_, &tokenizer_, BestKernels(), workers_, options) {}
+  Engine& engine() { return engine_; }
+  TinyModel& model() { return model_; }
+
+  using Client::Ask;
+  Generation Ask(std::vector<int32_t> tokens, uint32_t max_tokens = 10) {
+    return Ask(Greedy(std::move(tokens), max_tokens));
+  }
+  void ExpectEmptyWithoutPrefixes() {
+    engine_.DropPrefixes();
+    engine_.CheckIntegrity();
+    EXPECT_EQ(engine_.ledger().bytes, 0u);
+    EXPECT_EQ(engine_.ledger().bytes_reserved, 0u);
+    EXPECT_EQ(engine_.ledger().bytes_committed, 0u);
+  }
+
+ private:
+  TinyModel model_;
+  LetterTokenizer tokenizer_;
+  Workers workers_{2};
+  Engine engine_;
 };
 
 }  // namespace kvasir::testing

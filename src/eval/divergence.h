@@ -3,9 +3,8 @@
 // Log-softmax with the maximum subtracted, sums in double in the order of token ids, nothing
 // clipped. Equal rows give exactly 0.
 //
-// Cost     Two exponentials per vocabulary entry, many at a time (RowKernels::exp_below, the same
-// bits
-//          on every target); one if both rows are the same memory. The sums are chains.
+// Cost     Two exponentials per vocabulary entry, one if both rows are the same memory, many at a
+//          time (RowKernels::exp_below: the same bits on every target). The sums are chains.
 // Errors   kInvalid naming the position: a logit that is NaN or infinite (minus infinity is a
 //          probability of 0), a token that only the second row makes impossible.
 // Threads  Pure; rows of a pass are compared in parallel, each by one thread.

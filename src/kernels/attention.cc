@@ -224,27 +224,33 @@ class TilePass {
     kernels_.mask_max(scores, stride_, rows_, visible, a_.lanes);
   }
 
-  // A plane as f32, in a_.page.
-  const uint8_t* ExpandK(const PageView& page) {
+  // A plane as a kernel is to read it: where it lies, or as f32 in a_.page, where nothing is worth
+  // prefetching on the way.
+  struct Source {
+    PlaneForm form;
+    const uint8_t* plane;
+    const uint8_t* next;
+  };
+  Source Keys(const PageView& page, const uint8_t* next, bool in_place) const {
+    if (in_place) return {page.k_form, page.k, next};
     kernels_.expand_k[page.k_form.index()](page.k, page.k_form.Shape(dim_), a_.page);
-    return reinterpret_cast<const uint8_t*>(a_.page);
+    return {Codec::kF32, reinterpret_cast<const uint8_t*>(a_.page), nullptr};
   }
-  const uint8_t* ExpandV(const PageView& page) {
+  Source Values(const PageView& page, const uint8_t* next, bool in_place) const {
+    if (in_place) return {page.v_form, page.v, next};
     kernels_.expand_v[page.v_form.index()](page.v, page.v_form.Shape(dim_), a_.page);
-    return reinterpret_cast<const uint8_t*>(a_.page);
+    return {Codec::kF32, reinterpret_cast<const uint8_t*>(a_.page), nullptr};
+  }
+  // Whether many rows pay for expanding a plane to f32 once.
+  bool PaysToExpand(PlaneForm form) const {
+    return rows_ >= kExpandFrom && form.codec != Codec::kF32;
   }
 
   void FloatScores(const PageView& page, const uint8_t* next, float* scores) {
-    PlaneForm form = page.k_form;
-    const uint8_t* plane = page.k;
-    const bool expanded = rows_ >= kExpandFrom && form.codec != Codec::kF32;
-    if (expanded || kernels_.scores[form.index()] == nullptr) {
-      plane = ExpandK(page);
-      next = nullptr;
-      form = Codec::kF32;
-    }
-    kernels_.scores[form.index()](Scaled(), PaddedDim(dim_), rows_, plane, form.Shape(dim_), next,
-                                  scores, stride_);
+    const bool in_place = !PaysToExpand(page.k_form) && kernels_.scores[page.k_form.index()];
+    const Source k = Keys(page, next, in_place);
+    kernels_.scores[k.form.index()](Scaled(), PaddedDim(dim_), rows_, k.plane, k.form.Shape(dim_),
+                                    k.next, scores, stride_);
   }
 
   void IntegerScores(const PageView& page, const uint8_t* next, float* scores) {
@@ -299,19 +305,14 @@ class TilePass {
   }
 
   void PairScores(const PageView& page, const uint8_t* next, float* scores) {
-    PlaneForm form = page.k_form;
-    const uint8_t* plane = page.k;
+    const PlaneForm form = page.k_form;
     if (pairs_->scores_in_place[form.index()] != nullptr && rows_ < kExpandFrom) {
-      pairs_->scores_in_place[form.index()](Paired(), PairedDim(dim_), rows_, plane,
+      pairs_->scores_in_place[form.index()](Paired(), PairedDim(dim_), rows_, page.k,
                                             form.Shape(dim_), next, scores, stride_);
       return;
     }
-    if (pairs_->expand_k[form.index()] == nullptr) {
-      plane = ExpandK(page);
-      next = nullptr;
-      form = Codec::kF32;
-    }
-    pairs_->expand_k[form.index()](plane, form.Shape(dim_), next, a_.pairs);
+    const Source k = Keys(page, next, pairs_->expand_k[form.index()] != nullptr);
+    pairs_->expand_k[k.form.index()](k.plane, k.form.Shape(dim_), k.next, a_.pairs);
     pairs_->scores(Paired(), PairedDim(dim_), rows_, a_.pairs, dim_, scores, stride_);
   }
 
@@ -351,8 +352,7 @@ class TilePass {
   // Entries that a row does not see have weight 0, which does no harm as long as their V is finite.
   // Where it is not, and in place where nobody looks, every row gets the entries that it sees.
   void PairSum(const EntryRun& segment, const uint8_t* next, const float* weights, float* records) {
-    PlaneForm form = segment.page->v_form;
-    const uint8_t* plane = segment.page->v;
+    const PlaneForm form = segment.page->v_form;
     const auto* p = reinterpret_cast<const uint32_t*>(weights);
     const size_t group = tile_.job->group;
     const bool seen_by_all = SeenByAll(segment);
@@ -360,20 +360,16 @@ class TilePass {
       const size_t step = seen_by_all ? tile_.n : 1;
       for (uint32_t r = 0; r < tile_.n; r += static_cast<uint32_t>(step)) {
         const uint64_t seen = seen_by_all ? segment.bits : Visible(segment, r);
-        pairs_->sums_in_place[form.index()](p + r * group * stride_, stride_, step * group, plane,
-                                            form.Shape(dim_), segment.bits, seen, next,
-                                            records + r * group * record_ + kRecordHead, record_);
+        pairs_->sums_in_place[form.index()](
+            p + r * group * stride_, stride_, step * group, segment.page->v, form.Shape(dim_),
+            segment.bits, seen, next, records + r * group * record_ + kRecordHead, record_);
       }
       return;
     }
-    if (pairs_->expand_v[form.index()] == nullptr) {
-      plane = ExpandV(*segment.page);
-      next = nullptr;
-      form = Codec::kF32;
-    }
+    const Source v = Values(*segment.page, next, pairs_->expand_v[form.index()] != nullptr);
     const auto expand = [&](uint64_t seen) {
-      return pairs_->expand_v[form.index()](plane, form.Shape(dim_), segment.bits, seen, next,
-                                            a_.pairs);
+      return pairs_->expand_v[v.form.index()](v.plane, v.form.Shape(dim_), segment.bits, seen,
+                                              v.next, a_.pairs);
     };
     const auto add = [&](uint32_t row, size_t n) {
       const size_t n_pairs = (static_cast<size_t>(std::popcount(segment.bits)) + 1) / 2;
@@ -392,20 +388,14 @@ class TilePass {
   // weight 0, whose V might not be finite.
   void FloatSum(const EntryRun& segment, const uint8_t* next, const float* weights,
                 float* records) {
-    const PageView& page = *segment.page;
-    PlaneForm form = page.v_form;
-    const uint8_t* plane = page.v;
-    const bool expanded = rows_ >= kExpandFrom && form.codec != Codec::kF32;
-    if (expanded || kernels_.weighted_sum[form.index()] == nullptr) {
-      plane = ExpandV(page);
-      next = nullptr;
-      form = Codec::kF32;
-    }
+    const PlaneForm form = segment.page->v_form;
+    const bool in_place = !PaysToExpand(form) && kernels_.weighted_sum[form.index()];
+    const Source v = Values(*segment.page, next, in_place);
     const uint32_t group = tile_.job->group;
     const auto add = [&](uint32_t row, uint32_t n, size_t begin, size_t end) {
-      kernels_.weighted_sum[form.index()](
-          weights + row * group * stride_, stride_, size_t{n} * group, plane, form.Shape(dim_),
-          begin, end, segment.bits, next, records + row * group * record_ + kRecordHead, record_);
+      kernels_.weighted_sum[v.form.index()](
+          weights + row * group * stride_, stride_, size_t{n} * group, v.plane, v.form.Shape(dim_),
+          begin, end, segment.bits, v.next, records + row * group * record_ + kRecordHead, record_);
     };
     if (SeenByAll(segment)) return add(0, tile_.n, 0, kPageEntries);
     const uint32_t block = std::max(1u, kExpandFrom / group);

@@ -93,6 +93,12 @@ const char* CheckPlane(PlaneForm form, size_t dim, bool keys, std::span<const ui
   return keys ? CheckKeyBitmaps(form, dim, bitmaps) : CheckValueBitmaps(form, dim, bitmaps);
 }
 
+bool KeepsChannel(PlaneForm form, size_t dim, bool keys, const uint8_t* plane, size_t slot,
+                  size_t c) {
+  const size_t word = keys ? c : slot * BitmapWords(dim) + c / 64, bit = keys ? slot : c % 64;
+  return (WordAt(plane + SparseBitmapsAt(form) + 8 * word) >> bit & 1) != 0;
+}
+
 void TakeRows(const PlaneKernels& kernels, PlaneForm form, size_t dim, bool keys,
               std::span<const SparseRows> from, uint8_t* out) {
   size_t n = 0;

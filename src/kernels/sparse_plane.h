@@ -19,6 +19,10 @@ namespace kvasir {
 // that passed, and no other. CHECKs that `plane` has PlaneBytes.
 const char* CheckPlane(PlaneForm form, size_t dim, bool keys, std::span<const uint8_t> plane);
 
+// Whether the row in `slot` of a checked or packed plane keeps channel `c`.
+bool KeepsChannel(PlaneForm form, size_t dim, bool keys, const uint8_t* plane, size_t slot,
+                  size_t c);
+
 // Makes a plane at `out` of at most 64 rows of planes of the same form, in slots 0, 1, ...: values
 // move as they are. The slots behind become rows of zeros. `out` may be one of the planes read.
 void TakeRows(const PlaneKernels& kernels, PlaneForm form, size_t dim, bool keys,

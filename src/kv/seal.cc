@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/sparse_plane.h"
 #include "kv/store.h"
 
 namespace kvasir {
@@ -16,10 +17,14 @@ namespace {
 // Sealing one page costs less than waking others up.
 constexpr size_t kParallelPages = 4;
 
-// A copy of a dense 16-bit plane whose dead rows are zeros: what is sealed of a page depends on its
-// live rows alone.
+constexpr size_t kSlack = 64;  // that kernels may read behind a plane
+
+// A copy of a dense 16-bit plane, with slack, whose dead rows are zeros: what is sealed of a page
+// depends on its live rows alone.
 std::vector<uint8_t> WithoutDeadRows(const uint8_t* plane, uint64_t live, size_t dim, bool keys) {
-  std::vector<uint8_t> copy(plane, plane + kPageEntries * dim * sizeof(uint16_t));
+  const size_t bytes = kPageEntries * dim * sizeof(uint16_t);
+  std::vector<uint8_t> copy(bytes + kSlack);
+  std::memcpy(copy.data(), plane, bytes);
   auto* const elements = reinterpret_cast<uint16_t*>(copy.data());
   for (uint32_t slot = 0; slot < kPageEntries; ++slot) {
     if ((live >> slot & 1) != 0) continue;
@@ -52,20 +57,13 @@ void Requantize(const PlaneKernels& kernels, const PlaneLife& life, size_t dim, 
 void PruneRow(const PlaneKernels& kernels, const PlaneLife& life, size_t dim, bool keys,
               uint32_t slot, uint8_t* plane) {
   if (!IsSparse(life.sealed.codec)) return;
-  std::vector<uint8_t> packed(PlaneBytes(life.sealed, dim) + 64);
+  std::vector<uint8_t> packed(PlaneBytes(life.sealed, dim) + kSlack);
   const auto& pack = keys ? kernels.pack_k : kernels.pack_v;
   pack[life.sealed.index()](plane, life.sealed.Shape(dim), nullptr, packed.data());
   auto* const elements = reinterpret_cast<uint16_t*>(plane);
-  const uint8_t* const bitmaps = packed.data() + SparseBitmapsAt(life.sealed);
-  const auto word = [&](size_t i) {
-    uint64_t bits = 0;
-    std::memcpy(&bits, bitmaps + i * sizeof(bits), sizeof(bits));
-    return bits;
-  };
   for (size_t c = 0; c < dim; ++c) {
-    const bool kept = keys ? (word(c) >> slot & 1) != 0
-                           : (word(slot * BitmapWords(dim) + c / 64) >> c % 64 & 1) != 0;
-    if (!kept) elements[keys ? c * kPageEntries + slot : slot * dim + c] = 0;
+    if (KeepsChannel(life.sealed, dim, keys, packed.data(), slot, c)) continue;
+    elements[keys ? c * kPageEntries + slot : slot * dim + c] = 0;
   }
 }
 
@@ -105,7 +103,6 @@ size_t Store::SealPlane(const PlaneLife& life, uint32_t head_dim, bool keys, con
   std::vector<uint8_t> cleared;
   if (live != ~uint64_t{0}) {
     cleared = WithoutDeadRows(open, live, head_dim, keys);
-    cleared.resize(cleared.size() + 64);  // that kernels may read behind a plane
     open = cleared.data();
   }
   const PlaneKernels& kernels = kernels_.planes;

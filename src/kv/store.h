@@ -11,9 +11,8 @@
 //          enter the body then, entries move only when pages would be too many, and a page without
 //          entries is free at once. The last, open page stays in the tail with its dead bits. A set
 //          whose demand has no positions (nothing was to be dropped) is not packed.
-// Sealing  [contract: seal.position] Pages that leave the window of recent entries change their
-// form
-//          (encoding.h), as an act of the append cursor, out of the grant. In lanes that seal,
+// Sealing  [contract: seal.position] Pages that leave the window of recent entries take another
+//          form (encoding.h), as an act of the append cursor, out of the grant. In lanes that seal,
 //          pages enter the body when they are sealed, and only sealed pages are packed.
 // Sharing  [contract: store.fork] Pages that other lane sets see too come before the lane's own and
 //          stay as they are while half of their entries live. A run of them that ends where the

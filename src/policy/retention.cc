@@ -79,7 +79,7 @@ void RetentionState::Observe(const Progress& after, const KvView& view, Workers*
   held_.entries = CountEntries(view);
   const std::optional<uint64_t> target = policy_.schedule().Target(after, held_);
   if (evidence_) evidence_->Settle(view, target.has_value(), workers);
-  if (target) Select(*target, after, view, workers, plan);
+  if (target) PlanTo(*target, after, view, workers, plan);
   if (evidence_ && one_turn_ && !after.in_prompt()) evidence_->EndPrompts();
 }
 
@@ -293,7 +293,7 @@ uint64_t RetentionState::Selection::Take(Plan* plan) {
   return dropped;
 }
 
-void RetentionState::Select(uint64_t target, const Progress& after, const KvView& view,
+void RetentionState::PlanTo(uint64_t target, const Progress& after, const KvView& view,
                             Workers* workers, Plan* plan) {
   Selection selection(*this, after, view, target);
   selection.Run(workers);

@@ -33,12 +33,12 @@ class RetentionState final : public PolicyState {
  private:
   struct Scratch;
   class Selection;
-  void Select(uint64_t target, const Progress& after, const KvView& view, Workers* workers,
+  // Drops are planned until `target` entries are held.
+  void PlanTo(uint64_t target, const Progress& after, const KvView& view, Workers* workers,
               Plan* plan);
-
-  const RetentionPolicy& policy_;
   void FollowTurn(const Progress& after);
 
+  const RetentionPolicy& policy_;
   const std::vector<PositionSpan> pinned_;
   const bool one_turn_;
   Held held_;  // after the last plan

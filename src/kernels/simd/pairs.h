@@ -67,6 +67,17 @@ inline void PrefetchBytes(const uint8_t* next, size_t i, size_t bytes) {
   for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
 }
 
+// V vectors of entries from `e` on, of keys whose Load gives one of them.
+template <typename Keys, int V>
+struct VectorTile {
+  const Keys& keys;
+  size_t e;
+  void Load(size_t i, Pairs (&k)[V]) const {
+    KVASIR_UNROLL
+    for (int v = 0; v < V; ++v) k[v] = keys.Load(i, e + kPairLanes * static_cast<size_t>(v));
+  }
+};
+
 // A K plane as it lies. Tile<V> takes V vectors of entries from `e` on through all pairs of
 // channels in ascending order; Ahead<V> prefetches what its step covers in the next plane.
 template <typename E>
@@ -86,14 +97,7 @@ struct PlaneKeys {
     return E::Load(first, second, kAllLanes);
   }
   template <int V>
-  struct Tile {
-    const PlaneKeys& keys;
-    size_t e;
-    void Load(size_t i, Pairs (&k)[V]) const {
-      KVASIR_UNROLL
-      for (int v = 0; v < V; ++v) k[v] = keys.Load(i, e + 16 * static_cast<size_t>(v));
-    }
-  };
+  using Tile = VectorTile<PlaneKeys, V>;
   template <int V>
   void Ahead(const uint8_t* next, size_t step) const {
     PrefetchBytes(next, step, 2 * kPageEntries * sizeof(T) * V / 4);

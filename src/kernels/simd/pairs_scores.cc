@@ -12,15 +12,9 @@ namespace {
 struct PairedKeys {
   static constexpr bool kInPlace = false;
   const uint32_t* data;
+  Pairs Load(size_t i, size_t e) const { return LoadPairs(data + i * kPageEntries + e); }
   template <int V>
-  struct Tile {
-    const PairedKeys& keys;
-    size_t e;
-    void Load(size_t i, Pairs (&k)[V]) const {
-      KVASIR_UNROLL
-      for (int v = 0; v < V; ++v) k[v] = LoadPairs(keys.data + i * kPageEntries + e + 16 * v);
-    }
-  };
+  using Tile = VectorTile<PairedKeys, V>;
 };
 
 template <typename Keys, int R, int V>

@@ -54,8 +54,7 @@ std::unique_ptr<Policy> MakeQuest(const OptionValues& values, const PolicyContex
          values.where(), params.skip, context.shape.n_layers);
   }
   for (uint32_t l = 0; l < context.shape.n_layers; ++l) {
-    const LayerForms forms = context.shape.Forms(context.shape.first_layer + l);
-    if (forms.k.open == forms.k.sealed) continue;
+    if (!context.shape.Forms(context.shape.first_layer + l).k.seals()) continue;
     Fail(Code::kUsage,
          "{}: keys that are encoded anew later have no bounds that stay; leave the keys dense "
          "(for=v)",
