@@ -215,7 +215,7 @@ void SparseIntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* pla
     }
     const uint64_t first = 2 * i < dim ? WordAt(bitmaps + 16 * i) : 0;
     const uint64_t second = 2 * i + 1 < dim ? WordAt(bitmaps + 16 * i + 8) : 0;
-    values = ExpandBytePairs(values, first, second, pairs + 2 * kPageEntries * i);
+    values = ScatterPairs(values, first, second, pairs + 2 * kPageEntries * i);
   }
   ScorePage(q, n, ExpandedPairs{{pairs}}, dim, plane + SparseScalesAt(form), nullptr, scores,
             stride);
