@@ -93,32 +93,6 @@ inline const T* Scatter(const T* values, uint64_t bits, T* lanes) {
 }
 #endif
 
-// The bytes of two rows of 64 lanes, taken in turns, from values that lie one row behind the other.
-// Returns where the values behind them begin.
-inline const int8_t* ScatterPairs(const int8_t* values, uint64_t first, uint64_t second,
-                                  uint8_t* out) {
-#if defined(KVASIR_TARGET_AVX512)
-  const __m512i a = _mm512_maskz_expand_epi8(first, _mm512_loadu_si512(values));
-  values += __builtin_popcountll(first);
-  const __m512i b = _mm512_maskz_expand_epi8(second, _mm512_loadu_si512(values));
-  // Unpacking works in quarters of a vector, of which it leaves every second one behind.
-  const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
-  const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-  const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, front, high));
-  _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi64(low, back, high));
-  return values + __builtin_popcountll(second);
-#else
-  int8_t lanes[2][64];
-  values = Scatter(Scatter(values, first, lanes[0]), second, lanes[1]);
-  for (size_t i = 0; i < 64; ++i) {
-    out[2 * i] = static_cast<uint8_t>(lanes[0][i]);
-    out[2 * i + 1] = static_cast<uint8_t>(lanes[1][i]);
-  }
-  return values;
-#endif
-}
-
 // Elements of sparse planes: the codec, the type of a value, eight lanes of them.
 struct SparseBF16 : ElementBF16 {
   static constexpr Codec kCodec = Codec::kSparseBF16;
@@ -174,9 +148,9 @@ struct SparsePlane {
     }
   }
 
-  // Lanes [8 i, 8 i + 8) of word 0, as if all words were one row.
-  F32 Lanes(size_t i, const T* of_word) const {
-    return Floats(E(), Expand8(of_word + reinterpret_cast<const uint8_t*>(before)[i], bitmaps[i]));
+  // Lanes [8 i, 8 i + 8) of the words, as if they were one row; of_word: the values of their word.
+  __m128i Lanes(size_t i, const T* of_word) const {
+    return Expand8(of_word + reinterpret_cast<const uint8_t*>(before)[i], bitmaps[i]);
   }
   // Prefetches what step `i` of a walk by V vectors covers in the next plane.
   template <int V>
@@ -200,7 +174,8 @@ struct SparseKeys : SparsePlane<E> {
     Tile(const SparseKeys& keys, size_t e) : keys(keys), e(e) {}
     void NextChannel() { of_channel = keys.values + keys.start[++channel]; }
     F32 Load(int v) const {
-      const F32 x = keys.Lanes(8 * channel + e / kLanes + static_cast<size_t>(v), of_channel);
+      const size_t byte = 8 * channel + e / kLanes + static_cast<size_t>(v);
+      const F32 x = Floats(E(), keys.Lanes(byte, of_channel));
       if constexpr (!SparseKeys::kScaled) return x;
       return Mul(x, KVASIR_SIMD::Load(keys.scale + e + 8 * v));
     }
@@ -221,7 +196,7 @@ struct SparseValues : SparsePlane<E> {
     const typename E::T* of_word;
     float scale;
     F32 Load(int v) const {
-      const F32 x = plane.Lanes(byte + static_cast<size_t>(v), of_word);
+      const F32 x = Floats(E(), plane.Lanes(byte + static_cast<size_t>(v), of_word));
       if constexpr (!SparseValues::kScaled) return x;
       return Mul(x, Set(scale));
     }
