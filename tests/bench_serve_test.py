@@ -92,7 +92,7 @@ class BenchServe(ProcessTest):
 
     def test_prints_the_block(self):
         done = self.ok("bench", "serve", "--base-url", self.server.url, "--num-prompts", 5, "--input-len", 40, "--output-len", 4,
-                       "--max-concurrency", 2, "--seed", 1, "--goodput", "ttft:10000 tpot:0")
+                       "--max-concurrency", 2, "--seed", 1, "--goodput", "ttft:10000 e2el:0")
         self.assertTrue(done.stdout.startswith("============ Serving Benchmark Result ============\n"), done.stdout)
         values = dict(re.findall(r"^(.+?):\s+([\d.]+)\s*$", done.stdout, re.M))
         self.assertEqual(values["Successful requests"], "5")
