@@ -71,7 +71,7 @@ struct PlaneKernels {
   void (*quantize_query)(const float* q, size_t dim, int16_t* out, float* sums, float* scale);
   // out[r * out_stride + c] += sum over ascending slots e in [begin, end) of p[r * p_stride + e] *
   // V[e][c], one FMA chain per element starting from out; slots whose bit in `live` is clear are
-  // not read. out rows are padded to 8 floats.
+  // not read. out rows are padded to 8 floats. Where a codec has none, expand its planes first.
   void (*weighted_sum[kCodecs])(const float* p, size_t p_stride, size_t n, const uint8_t* plane,
                                 PlaneShape shape, size_t begin, size_t end, uint64_t live,
                                 const uint8_t* next, float* out, size_t out_stride);

@@ -62,9 +62,10 @@ void Read(PlaneForm form, size_t dim, bool keys, std::span<const uint8_t> plane)
     (keys ? kernels.expand_k : kernels.expand_v)[i](bytes.data(), shape, out.data());
     CheckSame(out, expected);
     std::vector<float> ones(PaddedDim(dim), 1.0f), sums(PaddedDim(dim)), scores(kPageEntries);
-    if (keys) {
+    if (keys && kernels.scores[i] != nullptr) {
       kernels.scores[i](ones.data(), dim, 1, bytes.data(), shape, nullptr, scores.data(), 64);
-    } else {
+    }
+    if (!keys && kernels.weighted_sum[i] != nullptr) {
       const std::vector<float> weights(kPageEntries, 1.0f);
       kernels.weighted_sum[i](weights.data(), 64, 1, bytes.data(), shape, 0, 64, ~uint64_t{0},
                               nullptr, sums.data(), PaddedDim(dim));

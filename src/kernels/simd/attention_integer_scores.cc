@@ -201,23 +201,68 @@ void IntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane, Pl
   ScorePage(q, n, Keys{plane}, shape.dim, scales, next, scores, stride);
 }
 
+// The integers of a sparse plane as pairs of bytes: channels 2 i and 2 i + 1 of 64 entries at
+// out + 128 i. prefetch(i) comes before each pair.
+template <typename F>
+void ExpandSparse(const uint8_t* plane, PlaneShape shape, const F& prefetch, uint8_t* out) {
+  const size_t n_pairs = PaddedChannels(shape.dim) / 2;
+#if defined(KVASIR_TARGET_AVX2)
+  const SparsePlane<SparseI8> sparse(plane, shape, shape.dim);
+  for (size_t i = 0; i < n_pairs; ++i) {
+    prefetch(i);
+    for (size_t e = 0; e < kPageEntries; e += kLanes, out += 2 * kLanes) {
+      const auto channel = [&](size_t c) {
+        if (c >= shape.dim) return _mm_setzero_si128();
+        return sparse.Lanes(8 * c + e / kLanes, sparse.values + sparse.start[c]);
+      };
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                       _mm_unpacklo_epi8(channel(2 * i), channel(2 * i + 1)));
+    }
+  }
+#else
+  const PlaneForm form(Codec::kSparseI8, static_cast<uint16_t>(shape.keep));
+  const uint8_t* bitmaps = plane + SparseBitmapsAt(form);
+  const int8_t* values = reinterpret_cast<const int8_t*>(plane);
+  for (size_t i = 0; i < n_pairs; ++i, out += 2 * kPageEntries) {
+    prefetch(i);
+    const uint64_t first = 2 * i < shape.dim ? WordAt(bitmaps + 16 * i) : 0;
+    const uint64_t second = 2 * i + 1 < shape.dim ? WordAt(bitmaps + 16 * i + 8) : 0;
+#if defined(KVASIR_TARGET_AVX512)
+    const __m512i a = _mm512_maskz_expand_epi8(first, _mm512_loadu_si512(values));
+    values += __builtin_popcountll(first);
+    const __m512i b = _mm512_maskz_expand_epi8(second, _mm512_loadu_si512(values));
+    values += __builtin_popcountll(second);
+    // Unpacking works in quarters of a vector, of which it leaves every second one behind.
+    const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
+    const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+    const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, front, high));
+    _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi64(low, back, high));
+#else
+    int8_t lanes[2][kPageEntries];
+    values = Scatter(Scatter(values, first, lanes[0]), second, lanes[1]);
+    for (size_t e = 0; e < kPageEntries; ++e) {
+      out[2 * e] = static_cast<uint8_t>(lanes[0][e]);
+      out[2 * e + 1] = static_cast<uint8_t>(lanes[1][e]);
+    }
+#endif
+  }
+#endif
+}
+
 void SparseIntegerScores(const QuantizedQueries& q, size_t n, const uint8_t* plane,
                          PlaneShape shape, const uint8_t* next, float* scores, size_t stride) {
   alignas(64) uint8_t pairs[kPageEntries * kMaxHeadDim];
   const PlaneForm form(Codec::kSparseI8, static_cast<uint16_t>(shape.keep));
-  const size_t dim = shape.dim, n_pairs = PaddedChannels(dim) / 2;
-  const uint8_t* bitmaps = plane + SparseBitmapsAt(form);
-  const size_t bytes = (PlaneBytes(form, dim) + n_pairs - 1) / n_pairs;
-  const int8_t* values = reinterpret_cast<const int8_t*>(plane);
-  for (size_t i = 0; i < n_pairs; ++i) {
-    if (next != nullptr) {
-      for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b);
+  const size_t n_pairs = PaddedChannels(shape.dim) / 2;
+  const size_t step = (PlaneBytes(form, shape.dim) + n_pairs - 1) / n_pairs;
+  const auto prefetch = [&](size_t i) {
+    for (size_t b = 0; next != nullptr && b < step; b += 64) {
+      __builtin_prefetch(next + i * step + b);
     }
-    const uint64_t first = 2 * i < dim ? WordAt(bitmaps + 16 * i) : 0;
-    const uint64_t second = 2 * i + 1 < dim ? WordAt(bitmaps + 16 * i + 8) : 0;
-    values = ExpandBytePairs(values, first, second, pairs + 2 * kPageEntries * i);
-  }
-  ScorePage(q, n, ExpandedPairs{{pairs}}, dim, plane + SparseScalesAt(form), nullptr, scores,
+  };
+  ExpandSparse(plane, shape, prefetch, pairs);
+  ScorePage(q, n, ExpandedPairs{{pairs}}, shape.dim, plane + SparseScalesAt(form), nullptr, scores,
             stride);
 }
 

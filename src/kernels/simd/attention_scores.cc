@@ -89,9 +89,11 @@ void FillScores(PlaneKernels* table) {
   table->scores[static_cast<int>(Codec::kF32)] = Scores<FloatKeys<ElementF32>>;
   table->scores[static_cast<int>(Codec::kF16)] = Scores<FloatKeys<ElementF16>>;
   table->scores[static_cast<int>(Codec::kBF16)] = Scores<FloatKeys<ElementBF16>>;
+#if defined(KVASIR_X86)
   table->scores[static_cast<int>(Codec::kSparseBF16)] = Scores<SparseKeys<SparseBF16>>;
   table->scores[static_cast<int>(Codec::kSparseF16)] = Scores<SparseKeys<SparseF16>>;
   table->scores[static_cast<int>(Codec::kSparseI8)] = Scores<SparseKeys<SparseI8>>;
+#endif
 }
 
 }  // namespace kvasir::KVASIR_SIMD

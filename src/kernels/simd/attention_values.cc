@@ -113,11 +113,13 @@ void FillWeightedSums(PlaneKernels* table) {
   table->weighted_sum[static_cast<int>(Codec::kF32)] = WeightedSum<FloatValues<ElementF32>>;
   table->weighted_sum[static_cast<int>(Codec::kF16)] = WeightedSum<FloatValues<ElementF16>>;
   table->weighted_sum[static_cast<int>(Codec::kBF16)] = WeightedSum<FloatValues<ElementBF16>>;
+  table->weighted_sum[static_cast<int>(Codec::kQ8)] = WeightedSum<Q8Values>;
+  table->weighted_sum[static_cast<int>(Codec::kQ4)] = WeightedSum<Q4Values>;
+#if defined(KVASIR_X86)
   table->weighted_sum[static_cast<int>(Codec::kSparseBF16)] = WeightedSum<SparseValues<SparseBF16>>;
   table->weighted_sum[static_cast<int>(Codec::kSparseF16)] = WeightedSum<SparseValues<SparseF16>>;
   table->weighted_sum[static_cast<int>(Codec::kSparseI8)] = WeightedSum<SparseValues<SparseI8>>;
-  table->weighted_sum[static_cast<int>(Codec::kQ8)] = WeightedSum<Q8Values>;
-  table->weighted_sum[static_cast<int>(Codec::kQ4)] = WeightedSum<Q4Values>;
+#endif
 }
 
 }  // namespace kvasir::KVASIR_SIMD

@@ -1,5 +1,5 @@
-// Eight lanes of sparse rows: what a byte of a bitmap and the values behind it stand for, and the
-// readers of sparse planes that kernels over f32 values use (simd/plane_codecs.h).
+// Lanes of sparse rows: what bits of a bitmap and the values behind them stand for, and the readers
+// of sparse planes that kernels over f32 values use (simd/plane_codecs.h).
 #pragma once
 
 #include "kernels/simd/plane_codecs.h"
@@ -22,12 +22,11 @@ inline uint64_t BitsUpTo(uint64_t word) {
   return word + (word << 32);
 }
 
-// Values move to the lanes whose bits are set in `mask`, the others become 0. Sixteen bytes (eight
-// of int8) are read, whatever the mask.
 #if defined(KVASIR_X86)
 
-// Shuffles of eight values of kWidth bytes per mask. (Straight to 32-bit lanes would be a shuffle
-// less and tables that fill a quarter of the L1 cache.)
+// Per mask of eight lanes and byte of their values, kWidth each, which byte of the values goes
+// there; 0x80: none. (Straight to 32-bit lanes would be a shuffle less and tables that fill a
+// quarter of the L1 cache.)
 template <size_t kWidth>
 struct ExpandTable {
   alignas(16) uint8_t shuffle[256][8 * kWidth];
@@ -44,111 +43,78 @@ struct ExpandTable {
 inline constexpr ExpandTable<2> kExpandWords;
 inline constexpr ExpandTable<1> kExpandBytes;
 
-inline __m128i ExpandWords(const uint16_t* values, uint8_t mask) {
+// Values move to the lanes whose bits are set in `mask`, the others become 0. Sixteen bytes (eight
+// of int8) are read, whatever the mask.
+inline __m128i Expand8(const uint16_t* values, uint8_t mask) {
   return _mm_shuffle_epi8(
       _mm_loadu_si128(reinterpret_cast<const __m128i*>(values)),
       _mm_load_si128(reinterpret_cast<const __m128i*>(kExpandWords.shuffle[mask])));
 }
-inline F32 ExpandBF16(const uint16_t* values, uint8_t mask) {
-  const __m256i wide = _mm256_cvtepu16_epi32(ExpandWords(values, mask));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
-}
-inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
-  return {_mm256_cvtph_ps(ExpandWords(values, mask))};
-}
-inline __m128i ExpandBytes(const int8_t* values, uint8_t mask) {
+inline __m128i Expand8(const int8_t* values, uint8_t mask) {
   return _mm_shuffle_epi8(
       _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values)),
       _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpandBytes.shuffle[mask])));
 }
-inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(ExpandBytes(values, mask)))};
-}
-// Eight lanes of two rows, taken in turns.
-inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
-                           uint8_t second_mask, uint8_t* out) {
-  _mm_storeu_si128(
-      reinterpret_cast<__m128i*>(out),
-      _mm_unpacklo_epi8(ExpandBytes(first, first_mask), ExpandBytes(second, second_mask)));
-}
-
-#else
-
-template <typename T>
-struct ExpandedLanes {
-  T lane[kLanes] = {};
-  ExpandedLanes(const T* values, uint8_t mask) {
-    for (size_t i = 0; i < kLanes; ++i) {
-      if (mask >> i & 1) lane[i] = *values++;
-    }
-  }
-};
-inline F32 ExpandBF16(const uint16_t* values, uint8_t mask) {
-  return LoadBF16(ExpandedLanes<uint16_t>(values, mask).lane);
-}
-inline F32 ExpandF16(const uint16_t* values, uint8_t mask) {
-  return LoadF16(ExpandedLanes<uint16_t>(values, mask).lane);
-}
-inline F32 ExpandI8(const int8_t* values, uint8_t mask) {
-  return LoadI8(ExpandedLanes<int8_t>(values, mask).lane);
-}
-inline void StoreBytePairs(const int8_t* first, uint8_t first_mask, const int8_t* second,
-                           uint8_t second_mask, uint8_t* out) {
-  const ExpandedLanes<int8_t> a(first, first_mask), b(second, second_mask);
-  for (size_t i = 0; i < kLanes; ++i) {
-    out[2 * i] = static_cast<uint8_t>(a.lane[i]);
-    out[2 * i + 1] = static_cast<uint8_t>(b.lane[i]);
-  }
-}
 
 #endif
 
-// The bytes of two rows of 64 lanes, taken in turns, from values that lie one row behind the other.
-// Returns where the values after them begin.
+// Values move to the lanes of `lanes` whose bits are set, the other lanes become 0. Returns where
+// the values behind them begin. Up to 64 bytes are read, and 64 lanes written.
 #if defined(KVASIR_TARGET_AVX512)
-inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
-                                     uint8_t* out) {
-  const __m512i a = _mm512_maskz_expand_epi8(first, _mm512_loadu_si512(values));
-  values += __builtin_popcountll(first);
-  const __m512i b = _mm512_maskz_expand_epi8(second, _mm512_loadu_si512(values));
-  // Unpacking works in quarters of a vector, of which it leaves every second one behind.
-  const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
-  const __m512i front = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-  const __m512i back = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, front, high));
-  _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi64(low, back, high));
-  return values + __builtin_popcountll(second);
+inline const uint16_t* Scatter(const uint16_t* values, uint64_t bits, uint16_t* lanes) {
+  for (size_t i = 0; i < 64; i += 32, bits >>= 32) {
+    const auto half = static_cast<uint32_t>(bits);
+    const __m512i words = _mm512_maskz_expand_epi16(half, _mm512_loadu_si512(values));
+    _mm512_storeu_si512(lanes + i, words);
+    values += __builtin_popcount(half);
+  }
+  return values;
+}
+inline const int8_t* Scatter(const int8_t* values, uint64_t bits, int8_t* lanes) {
+  _mm512_storeu_si512(lanes, _mm512_maskz_expand_epi8(bits, _mm512_loadu_si512(values)));
+  return values + __builtin_popcountll(bits);
+}
+#elif defined(KVASIR_TARGET_AVX2)
+template <typename T>
+inline const T* Scatter(const T* values, uint64_t bits, T* lanes) {
+  const uint64_t up_to = BitsUpTo(bits), before = up_to << 8;
+  for (size_t i = 0; i < 64; i += 8) {
+    const __m128i x = Expand8(values + (before >> i & 0xff), static_cast<uint8_t>(bits >> i));
+    memcpy(lanes + i, &x, 8 * sizeof(T));
+  }
+  return values + (up_to >> 56);
 }
 #else
-inline const int8_t* ExpandBytePairs(const int8_t* values, uint64_t first, uint64_t second,
-                                     uint8_t* out) {
-  const uint64_t a = BitsUpTo(first), b = BitsUpTo(second);
-  const int8_t* const second_values = values + (a >> 56);
-  for (size_t i = 0; i < kLanes; ++i) {
-    StoreBytePairs(values + (a << 8 >> 8 * i & 0xff), static_cast<uint8_t>(first >> 8 * i),
-                   second_values + (b << 8 >> 8 * i & 0xff), static_cast<uint8_t>(second >> 8 * i),
-                   out + 16 * i);
-  }
-  return second_values + (b >> 56);
+template <typename T>
+inline const T* Scatter(const T* values, uint64_t bits, T* lanes) {
+  memset(lanes, 0, 64 * sizeof(T));
+  for (; bits != 0; bits &= bits - 1) lanes[__builtin_ctzll(bits)] = *values++;
+  return values;
 }
 #endif
 
-// Elements of sparse planes: the codec, the type of a value, eight of them.
-struct SparseBF16 {
-  using T = uint16_t;
+// Elements of sparse planes: the codec, the type of a value, eight lanes of them.
+struct SparseBF16 : ElementBF16 {
   static constexpr Codec kCodec = Codec::kSparseBF16;
-  static F32 Expand(const T* values, uint8_t mask) { return ExpandBF16(values, mask); }
 };
-struct SparseF16 {
-  using T = uint16_t;
+struct SparseF16 : ElementF16 {
   static constexpr Codec kCodec = Codec::kSparseF16;
-  static F32 Expand(const T* values, uint8_t mask) { return ExpandF16(values, mask); }
 };
 struct SparseI8 {
   using T = int8_t;
   static constexpr Codec kCodec = Codec::kSparseI8;
-  static F32 Expand(const T* values, uint8_t mask) { return ExpandI8(values, mask); }
+  static F32 Load(const T* lanes) { return LoadI8(lanes); }
 };
+
+#if defined(KVASIR_X86)  // elsewhere lanes are slow, and planes expanded once for all rows
+
+inline F32 Floats(SparseBF16, __m128i lanes) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(lanes), 16))};
+}
+inline F32 Floats(SparseF16, __m128i lanes) { return {_mm256_cvtph_ps(lanes)}; }
+inline F32 Floats(SparseI8, __m128i lanes) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(lanes))};
+}
 
 // A sparse plane, and where the values of each byte of its bitmaps begin. Words of bitmaps lie as
 // in the plane: K [dim], V [64][words].
@@ -182,9 +148,9 @@ struct SparsePlane {
     }
   }
 
-  // Lanes [8 i, 8 i + 8) of word 0, as if all words were one row.
-  F32 Lanes(size_t i, const T* of_word) const {
-    return E::Expand(of_word + reinterpret_cast<const uint8_t*>(before)[i], bitmaps[i]);
+  // Lanes [8 i, 8 i + 8) of the words, as if they were one row; of_word: the values of their word.
+  __m128i Lanes(size_t i, const T* of_word) const {
+    return Expand8(of_word + reinterpret_cast<const uint8_t*>(before)[i], bitmaps[i]);
   }
   // Prefetches what step `i` of a walk by V vectors covers in the next plane.
   template <int V>
@@ -208,7 +174,8 @@ struct SparseKeys : SparsePlane<E> {
     Tile(const SparseKeys& keys, size_t e) : keys(keys), e(e) {}
     void NextChannel() { of_channel = keys.values + keys.start[++channel]; }
     F32 Load(int v) const {
-      const F32 x = keys.Lanes(8 * channel + e / kLanes + static_cast<size_t>(v), of_channel);
+      const size_t byte = 8 * channel + e / kLanes + static_cast<size_t>(v);
+      const F32 x = Floats(E(), keys.Lanes(byte, of_channel));
       if constexpr (!SparseKeys::kScaled) return x;
       return Mul(x, KVASIR_SIMD::Load(keys.scale + e + 8 * v));
     }
@@ -229,7 +196,7 @@ struct SparseValues : SparsePlane<E> {
     const typename E::T* of_word;
     float scale;
     F32 Load(int v) const {
-      const F32 x = plane.Lanes(byte + static_cast<size_t>(v), of_word);
+      const F32 x = Floats(E(), plane.Lanes(byte + static_cast<size_t>(v), of_word));
       if constexpr (!SparseValues::kScaled) return x;
       return Mul(x, Set(scale));
     }
@@ -241,5 +208,7 @@ struct SparseValues : SparsePlane<E> {
             SparseValues::kScaled ? this->scale[e] : 1};
   }
 };
+
+#endif
 
 }  // namespace kvasir::KVASIR_SIMD

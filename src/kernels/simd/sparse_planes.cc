@@ -6,32 +6,58 @@ namespace kvasir::KVASIR_SIMD {
 
 namespace {
 
+// Scales of int8 planes.
+template <typename E>
+struct RowScales {
+  static constexpr bool kNone = E::kCodec != Codec::kSparseI8;
+  float value[kNone ? 1 : kPageEntries];
+
+  RowScales(const uint8_t* plane, PlaneForm form) {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(plane + SparseScalesAt(form));
+    for (size_t e = 0; e < kPageEntries && !kNone; e += kLanes) {
+      Store(LoadF16(halves + e), value + e);
+    }
+  }
+};
+
 template <typename E>
 void ExpandK(const uint8_t* plane, PlaneShape shape, float* out) {
-  const SparseKeys<E> keys(plane, shape);
-  typename SparseKeys<E>::Tile tile(keys, 0);
-  for (size_t c = 0; c < shape.dim; ++c, out += kPageEntries) {
-    tile.NextChannel();
-    KVASIR_UNROLL
-    for (int v = 0; v < 8; ++v) Store(tile.Load(v), out + 8 * v);
+  using T = typename E::T;
+  const PlaneForm form(E::kCodec, static_cast<uint16_t>(shape.keep));
+  const RowScales<E> scale(plane, form);
+  const uint8_t* bitmaps = plane + SparseBitmapsAt(form);
+  const T* values = reinterpret_cast<const T*>(plane);
+  for (size_t c = 0; c < shape.dim; ++c) {
+    T lanes[kPageEntries];
+    values = Scatter(values, WordAt(bitmaps + 8 * c), lanes);
+    for (size_t e = 0; e < kPageEntries; e += kLanes, out += kLanes) {
+      F32 x = E::Load(lanes + e);
+      if constexpr (!RowScales<E>::kNone) x = Mul(x, Load(scale.value + e));
+      Store(x, out);
+    }
   }
 }
 
 template <typename E>
 void ExpandV(const uint8_t* plane, PlaneShape shape, float* out) {
-  const SparseValues<E> values(plane, shape);
+  using T = typename E::T;
+  const PlaneForm form(E::kCodec, static_cast<uint16_t>(shape.keep));
+  const RowScales<E> scale(plane, form);
+  const uint8_t* bitmap = plane + SparseBitmapsAt(form);
+  const T* values = reinterpret_cast<const T*>(plane);
   for (size_t e = 0; e < kPageEntries; ++e) {
-    for (size_t c = 0; c < shape.dim; c += 64) {
-      const typename SparseValues<E>::Row row = values.At(e, c);
+    for (size_t c = 0; c < shape.dim; c += 64, bitmap += 8) {
+      T lanes[64];
+      float x[64];
+      values = Scatter(values, WordAt(bitmap), lanes);
+      for (size_t i = 0; i < 64; i += kLanes) {
+        F32 v = E::Load(lanes + i);
+        if constexpr (!RowScales<E>::kNone) v = Mul(v, Set(scale.value[e]));
+        Store(v, x + i);
+      }
       const size_t width = shape.dim - c < 64 ? shape.dim - c : 64;
-      int v = 0;
-      for (; 8 * (static_cast<size_t>(v) + 1) <= width; ++v, out += kLanes) Store(row.Load(v), out);
-      const size_t left = width % kLanes;
-      if (left == 0) continue;
-      float last[kLanes];
-      Store(row.Load(v), last);
-      memcpy(out, last, left * sizeof(float));
-      out += left;
+      memcpy(out, x, width * sizeof(float));
+      out += width;
     }
   }
 }
