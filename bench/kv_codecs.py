@@ -2,7 +2,7 @@
 """How fast encodings decode: the dense cache and each encoding in turns, on the same file, at the same depths.
 
   bench/kv_codecs.py -m smollm2 -d 2048,7600
-  bench/kv_codecs.py -m qwen2.5-coder-0.5b -d 4096,16384 --codec q8 --codec mustafar:sparsity=0.7 --json rows.json
+  bench/kv_codecs.py -m qwen2.5-coder-0.5b-instruct-q4_k_m -d 4096,16384 --codec q8 --codec mustafar:sparsity=0.7 --json rows.json
 
 A codec that is several flags is written with + between them: mustafar:for=k,type=i8+mustafar:for=v. Every encoding is a
 process of its own (`kvasir bench --on-demand`); at each depth all of them take turns, the order turning. `against f16` is the
