@@ -10,14 +10,13 @@ median over rounds of the time that f16 takes / the time that the encoding takes
 encoding is faster. Bytes are the ledger's at that depth, the dense window included.
 """
 import argparse
-import contextlib
 import json
 import os
 import statistics
 import sys
 
 import peers_report as report
-from peers import Process
+from peers import in_turns
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BASE = "f16"
@@ -31,32 +30,15 @@ def command(args, codec, depth):
             "-d", str(depth), "--on-demand"]
 
 
-def measure(args, depth):
-    """Answers of all rounds, by codec."""
-    with contextlib.ExitStack() as stack:
-        running = {}
-        for codec in [BASE, *args.codec]:
-            running[codec] = Process(command(args, codec, depth))
-            stack.callback(running[codec].close)
-            running[codec].ask("0")  # fills, and warms up
-        answers = {codec: [] for codec in running}
-        order = list(running)
-        for _ in range(args.rounds):
-            for codec in order:
-                answers[codec].append(running[codec].ask("0"))
-            order = order[1:] + order[:1]
-    return answers
-
-
 def rows_of(args, depth):
-    answers = measure(args, depth)
-    for codec, runs in answers.items():
-        ratios = [base["ns"] / run["ns"] for base, run in zip(answers[BASE], runs)]
-        lo, hi = report.interval(ratios)
-        steps_ms = [run["ns"] / 1e6 / args.steps for run in runs]
-        yield {"depth": depth, "codec": codec, "ms": statistics.median(steps_ms), "ratio": statistics.median(ratios), "lo": lo, "hi": hi,
-               "kv_bytes": runs[-1]["kv_peak_bytes"], "bytes_share": runs[-1]["kv_peak_bytes"] / answers[BASE][-1]["kv_peak_bytes"],
-               "samples_ms": steps_ms}
+    commands = {codec: command(args, codec, depth) for codec in [BASE, *args.codec]}
+    rounds = list(in_turns(commands, args.rounds))
+    ms = {codec: [answers[codec]["ns"] / 1e6 / args.steps for answers in rounds] for codec in commands}
+    kv_bytes = {codec: answer["kv_peak_bytes"] for codec, answer in rounds[-1].items()}
+    for codec in commands:
+        ratio, lo, hi = report.ratio(ms[codec], ms[BASE])
+        yield {"depth": depth, "codec": codec, "ms": statistics.median(ms[codec]), "ratio": ratio, "lo": lo, "hi": hi,
+               "kv_bytes": kv_bytes[codec], "bytes_share": kv_bytes[codec] / kv_bytes[BASE], "samples_ms": ms[codec]}
 
 
 def line(row):

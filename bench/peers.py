@@ -174,6 +174,20 @@ class Process:
         self.log.close()
 
 
+def in_turns(commands, rounds):
+    """For each round the answers of all programs by name. `commands`: of `kvasir bench --on-demand`, by name; all run at once and take
+    turns with their first test, every other round backwards."""
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for name, command in commands.items():
+            running[name] = Process(command)
+            stack.callback(running[name].close)
+            running[name].ask("0")  # fills, and warms up
+        for i in range(rounds):
+            order = list(running) if i % 2 == 0 else list(running)[::-1]
+            yield {name: running[name].ask("0") for name in order}
+
+
 class Kvasir:
     """`kvasir bench --on-demand`, a process for each phase."""
 

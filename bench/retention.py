@@ -22,7 +22,6 @@ the median over rounds, with a bootstrap interval of 95 %. A line is missed only
 Attention of a prompt's rows is the time behind a depth less the time behind none, so it leaves out the block itself.
 """
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -30,7 +29,7 @@ import subprocess
 import sys
 
 import peers_report as report
-from peers import Process
+from peers import in_turns
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.path.expanduser("~/.cache/kvasir")
@@ -122,19 +121,9 @@ def lines(short):
 
 def measure(args, line):
     """Values of the rounds, and of each setting the last answer."""
-    with contextlib.ExitStack() as stack:
-        runs = {}
-        for name, setting in line.settings.items():
-            process = Process(setting.command(args))
-            stack.callback(process.close)
-            process.ask("0")  # fills, and warms up
-            runs[name] = process
-        values, last = [], {}
-        for i in range(args.rounds):
-            order = list(runs) if i % 2 == 0 else list(runs)[::-1]
-            last = {name: runs[name].ask("0") for name in order}
-            values.append(line.value(last))
-    return values, last
+    commands = {name: setting.command(args) for name, setting in line.settings.items()}
+    rounds = list(in_turns(commands, args.rounds))
+    return [line.value(answers) for answers in rounds], rounds[-1]
 
 
 def verdict(row):

@@ -17,13 +17,13 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import subprocess
 import sys
 from typing import Callable
 
 import torch
 from transformers import AttentionInterface
 
+from compare_kvpress import run
 from kvpress_oracle import expanded, load
 
 PAGE = 64
@@ -165,9 +165,8 @@ def evaluated(args, names, mode):
     for name in names:
         flags = " ".join(f"--kv-codec {flag}" for flag in ENCODINGS[name].flags)
         cases += ["--case", f"{name}={flags}"] if flags else []
-    out = subprocess.run([args.program, "eval", "-m", args.model, "--compute", args.compute, "--json", "--suite", suite, *cases],
-                         stdout=subprocess.PIPE, text=True, check=True)
-    return {result["case"]: result["quality"] for result in json.loads(out.stdout)["results"]}
+    out = run(args.program, "eval", "-m", args.model, "--compute", args.compute, "--json", "--suite", suite, *cases)
+    return {result["case"]: result["quality"] for result in json.loads(out)["results"]}
 
 
 def main():
@@ -188,9 +187,7 @@ def main():
     if unknown := set(names) - set(ENCODINGS):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {'; '.join(ENCODINGS)}")
     torch.set_num_threads(args.threads)
-    text = subprocess.run([args.program, "tokenize", "-m", args.model, "-f", args.file, "--json"],
-                          stdout=subprocess.PIPE, check=True).stdout
-    ids = json.loads(text)["tokens"][: args.tokens]
+    ids = json.loads(run(args.program, "tokenize", "-m", args.model, "-f", args.file, "--json"))["tokens"][: args.tokens]
     model = load(expanded(args.model, args.work)).to(torch.float64 if args.double else torch.float32)
     dense = logarithms(model, ids, ENCODINGS["dense"], 0)
 
